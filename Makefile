@@ -1,0 +1,45 @@
+# make paper        every check of the paper, into out/
+# make test         lint, format, types and the default test suite
+# make test-slow    the same with the slow tests
+# make figures, make format, make clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: paper test test-slow lint figures format clean
+
+paper: .venv/paper-installed
+	$(BIN)/python -m paper_checks --out out
+
+figures: .venv/paper-installed
+	$(BIN)/python -m figures --out out/figures
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/test-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/test-installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv out
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/paper-installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) -e .
+	touch $@
+
+.venv/test-installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) -e '.[test]'
+	touch $@ .venv/paper-installed
