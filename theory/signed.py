@@ -7,9 +7,8 @@ uniform on (-k, k) the signed gap is therefore
     K(v) = E f'(k + sqrt(v) Z) - E f'(-k + sqrt(v) Z),
 
 v_i being the variance of source i and v_m that of the merged node. For ReLU
-K(v) = erf(k / sqrt(2v)); since K <= 1 and sum_i w_i (v_i - v_m) = V, the bound
-V / (4k) can be read off. GELU is ReLU smoothed by a unit Gaussian, so its K is a
-function of T = 1 + v. Derived in docs/theory.md, section 2.
+K(v) = erf(k / sqrt(2v)), and E[D] = V / (4k) once K is 1. GELU is ReLU smoothed by
+a unit Gaussian, so its K is a function of T = 1 + v. docs/theory.md, section 2.
 """
 
 from collections.abc import Callable
