@@ -1,0 +1,79 @@
+"""M-Loss of one set of pre-activations (paper Definitions 3.3 to 3.6)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.linalg import vector_norm
+
+from mloss.activations import Activation, resolve
+from mloss.weights import Weights, merging_weights, weighted_sum
+
+
+def node_mloss(
+    h: Float[Tensor, "q *batch node"],
+    activation: str | Activation,
+    *,
+    weights: Weights = None,
+    normalized: bool = False,
+    eps: float = 1e-4,
+) -> Float[Tensor, "*batch node"]:
+    """|f(sum_i w_i h_i) - sum_i w_i f(h_i)| for every sample and node (Eq. 4).
+
+    h holds the pre-activations of the q source models on one shared input;
+    `weights` are the q merging weights, 1/q each by default. With `normalized` the
+    loss is divided by |f(sum_i w_i h_i)| + eps (Eq. 7). In the units of f.
+
+    The two terms cancel when the models are close: what is left is uncertain by
+    about the rounding of f(h), so pass float64 where that matters. Raises ValueError
+    for h that is not finite or lacks an axis, for weights that do not fit, for an
+    unknown activation, and for eps <= 0.
+    """
+    merged, ensembled = both_sides(h, activation, weights=weights)
+    loss = (merged - ensembled).abs()
+    return relative(loss, merged.abs(), eps=eps) if normalized else loss
+
+
+def layer_mloss(
+    h: Float[Tensor, "q *batch node"],
+    activation: str | Activation,
+    *,
+    weights: Weights = None,
+    normalized: bool = False,
+    eps: float = 1e-4,
+) -> Float[Tensor, "*batch"]:
+    """L2 norm over the nodes of a layer's discrepancy, for every sample (Eq. 3).
+
+    With `normalized` it is divided by ||f(sum_i w_i h_i)|| + eps (Eq. 6). Arguments,
+    cancellation and errors are those of `node_mloss`.
+    """
+    merged, ensembled = both_sides(h, activation, weights=weights)
+    loss: Tensor = vector_norm(merged - ensembled, dim=-1)
+    if not normalized:
+        return loss
+    return relative(loss, vector_norm(merged, dim=-1), eps=eps)
+
+
+def both_sides(
+    h: Float[Tensor, "q *batch node"],
+    activation: str | Activation,
+    *,
+    weights: Weights = None,
+) -> tuple[Float[Tensor, "*batch node"], Float[Tensor, "*batch node"]]:
+    """f(sum_i w_i h_i) and sum_i w_i f(h_i): the merge and the ensemble at a layer."""
+    if h.ndim < 2:
+        raise ValueError(f"h must have shape [q, ..., node], got {tuple(h.shape)}")
+    if not torch.isfinite(h).all():
+        raise ValueError("h must be finite, got an infinity or a NaN")
+    f = resolve(activation)
+    w = merging_weights(weights, q=len(h))
+    # One model at a time, so that no temporary grows with q.
+    return f(weighted_sum(w, h)), weighted_sum(w, map(f, h))
+
+
+def relative(
+    loss: Float[Tensor, "*shape"], size: Float[Tensor, "*shape"], *, eps: float
+) -> Float[Tensor, "*shape"]:
+    """Loss over size + eps: the normalised forms of Eqs. 6 and 7."""
+    if not eps > 0:
+        raise ValueError(f"eps must be positive, got {eps}")
+    return loss / (size + eps)

@@ -1,0 +1,83 @@
+"""How far the outputs of a merge are from the ensemble of its sources."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mloss.inference import Data, architecture, batches, check_fits, evaluating, forward
+from mloss.running_mean import RunningMean
+from mloss.states import State, state_of
+from mloss.weights import Weights, merging_weights, weighted_sum
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Mean L2 distance between merged and ensemble output, over samples.
+
+    `stderr` is the standard error of `mean` (infinite for one sample); `relative` is
+    `mean` over the mean norm of the ensemble's output (zero where both vanish, and
+    infinite where only the ensemble does); `samples` counts the inputs.
+    """
+
+    mean: float
+    stderr: float
+    relative: float
+    samples: int
+
+
+def gap(
+    merged: nn.Module | State,
+    sources: Sequence[nn.Module | State],
+    data: Data,
+    *,
+    model: nn.Module | None = None,
+    weights: Weights = None,
+) -> Gap:
+    """Mean over samples of ||f(merged; x) - sum_i w_i f(theta_i; x)||, in one pass.
+
+    `data` is one tensor or batches of inputs. State dicts run in the architecture
+    `model`, by default that of the first module given; so do modules, by their
+    parameters. Distances are computed in float64. Raises ValueError for data that
+    are empty, models that do not fit, and outputs that are not finite.
+    """
+    if not sources:
+        raise ValueError("sources must hold at least one model, got none")
+    run_in = architecture(model, [merged, *sources])
+    states = [state_of(m) for m in (merged, *sources)]
+    for state in states:
+        check_fits(run_in, state)
+    w = merging_weights(weights, q=len(sources))
+    distance, size = RunningMean(), RunningMean()
+    with evaluating(run_in):
+        for batch in batches(data):
+            ours, *each = (_flat_output(run_in, state, batch) for state in states)
+            ensemble = weighted_sum(w, each)
+            distance.add(torch.linalg.vector_norm(ours - ensemble, dim=1))
+            size.add(torch.linalg.vector_norm(ensemble, dim=1))
+    mean, norm = distance.mean.item(), size.mean.item()
+    stderr = distance.stderr.item()
+    return Gap(mean, stderr, _ratio(mean, norm), samples=distance.count)
+
+
+def _flat_output(
+    model: nn.Module, state: State, batch: Tensor
+) -> Float[Tensor, "sample entry"]:
+    output = forward(model, state, batch)
+    if output.ndim == 0 or len(output) != len(batch):
+        raise ValueError(
+            f"the output must have one row for each of the {len(batch)} samples, "
+            f"got shape {tuple(output.shape)}"
+        )
+    if not torch.isfinite(output).all():
+        raise ValueError("the output has an infinity or a NaN")
+    return output.double().reshape(len(output), -1)
+
+
+def _ratio(distance: float, size: float) -> float:
+    if size > 0:
+        return distance / size
+    return 0.0 if distance == 0 else math.inf

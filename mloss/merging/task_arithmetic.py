@@ -1,0 +1,28 @@
+"""Task arithmetic: add scaled task vectors to the base (Ilharco et al. 2022)."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor, nn
+
+from mloss.merging.task_vectors import moved_by_entry
+from mloss.states import State, matched
+from mloss.weights import Weights, merging_weights, weighted_sum
+
+
+def task_arithmetic(
+    base: nn.Module | State,
+    sources: Sequence[nn.Module | State],
+    *,
+    weights: Weights = None,
+    scale: float = 1.0,
+) -> dict[str, Tensor]:
+    """Theta + scale * sum_i w_i (theta_i - theta), with lambda = scale (section 2.1).
+
+    At scale 1 it is the average of the sources, at scale 0 the base. Raises
+    ValueError for a scale that is not finite and models or weights that do not fit.
+    """
+    start, states = matched(base, sources)
+    w = merging_weights(weights, q=len(states))
+    step = partial(weighted_sum, w)
+    return moved_by_entry(start, states, combine=step, scale=scale)

@@ -1,0 +1,119 @@
+"""What theory expects the node M-Loss of a layer to be, from two moments of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+import theory
+from mloss.activations import Activation, identify, same_function
+from mloss.weights import Weights, merging_weights
+
+Array = NDArray[np.float64]
+Formula = Callable[..., Array]
+
+# The formulas need k > 0; below sigma / 10^6 its value no longer matters to a loss.
+_SMALLEST_K = 1e-6
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Expected node M-Loss [node] by theory; None where it has no formula.
+
+    `value` is exact for the law of `predict` where `exact`, else an upper bound for
+    it. `printed` is the approximation of the paper's section 4, k outside the root.
+    """
+
+    value: Float[Tensor, " node"] | None
+    exact: bool
+    printed: Float[Tensor, " node"] | None
+
+
+def predict(
+    activation: Activation,
+    base_square: Float[Tensor, " node"],
+    *,
+    shifts: Float[Tensor, "node q q"],
+    weights: Weights = None,
+) -> Prediction:
+    """Predict node M-Loss from a uniform base and Gaussian shifts of the sources.
+
+    `base_square` is the mean of x^2, x the base pre-activation, which is taken as
+    U(-k, k) with k = sqrt(3 mean x^2). `shifts` is the mean of (h_i - x)(h_j - x),
+    drift included. The sources' correlation is that of the layer as a whole, and
+    sigma gives each node its own Jensen variance: on that alone the loss depends as
+    the shifts shrink. A node whose sources move alike has no loss. The paper's
+    formula knows two independent sources of one sigma; here sigma is the root mean
+    square shift of the q sources.
+    """
+    known = _in_theory(activation)
+    if known is None:
+        return Prediction(value=None, exact=False, printed=None)
+    q = shifts.shape[-1]
+    w = merging_weights(weights, q=q).numpy()
+    cov, half_width = shifts.cpu().numpy(), np.sqrt(3 * base_square.cpu().numpy())
+    layer_cov = _unit_covariance(cov.mean(axis=0))
+    law: dict[str, Any] = {"q": q, "weights": w / w.sum(), "cov": layer_cov}
+    (unit,) = _jensen_variance(layer_cov[None], w)
+    sigma = np.sqrt(_jensen_variance(cov, w) / max(unit, np.finfo(float).tiny))
+    exact = _defined(theory.expected_mloss, known, **law)
+    formula = theory.expected_mloss if exact else theory.mloss_bound
+    value = _at_nodes(partial(formula, known, **law), half_width, sigma)
+    shift = np.sqrt(np.trace(cov, axis1=1, axis2=2) / q)
+    return Prediction(value, exact, _printed(known, half_width, shift))
+
+
+def _printed(
+    activation: str | theory.Activation, half_width: Array, sigma: Array
+) -> Tensor | None:
+    if not _defined(theory.paper_approximation, activation):
+        return None
+    return _at_nodes(partial(theory.paper_approximation, activation), half_width, sigma)
+
+
+def _in_theory(activation: Activation) -> str | theory.Activation | None:
+    """Match the activation to what theory knows: a name, or Leaky ReLU at any slope."""
+    if name := identify(activation):
+        return name
+    slope = -activation(torch.tensor([-1.0], dtype=torch.float64)).item()
+    leaky = partial(functional.leaky_relu, negative_slope=slope)
+    return theory.LeakyReLU(slope) if same_function(leaky, activation) else None
+
+
+def _defined(formula: Formula, activation: str | theory.Activation, **law: Any) -> bool:
+    """Whether a formula covers this activation under this law, by trying it once."""
+    try:
+        formula(activation, 1.0, 1.0, **law)
+    except ValueError:
+        return False
+    return True
+
+
+def _at_nodes(formula: Formula, half_width: Array, sigma: Array) -> Tensor:
+    """Values of a formula of (k, sigma) where sigma > 0, and 0 elsewhere."""
+    value, moving = np.zeros_like(sigma), sigma > 0
+    k = np.maximum(half_width, _SMALLEST_K * sigma)
+    if moving.any():
+        value[moving] = formula(k[moving], sigma[moving])
+    return torch.from_numpy(value)
+
+
+def _jensen_variance(cov: Array, weights: Array) -> Array:
+    """V = sum_i w_i C_ii - w'Cw of each node, as a mean of C_ii + C_jj - 2 C_ij."""
+    own = np.diagonal(cov, axis1=1, axis2=2)
+    apart = own[:, :, None] + own[:, None, :] - 2 * cov
+    variance: Array = np.einsum("nij,i,j->n", apart, weights, weights) / 2
+    return np.maximum(variance, 0)
+
+
+def _unit_covariance(cov: Array) -> Array:
+    """Scale a covariance [q, q] to mean variance 1; sources at rest count as apart."""
+    scale = np.trace(cov) / len(cov)
+    return cov / scale if scale > 0 else np.eye(len(cov))

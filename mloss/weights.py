@@ -1,0 +1,49 @@
+"""The merging weights alpha of the source models."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Weights = Sequence[float] | Tensor | None
+
+
+def merging_weights(weights: Weights, *, q: int) -> Float[Tensor, " q"]:
+    """Weights of q source models in float64 on the CPU; None is 1/q (Remark 1).
+
+    Raises ValueError unless there are q weights, all finite and non-negative, and
+    they sum to 1 within the rounding of q additions in their own precision.
+    """
+    if q < 1:
+        raise ValueError(f"q counts the source models and must be >= 1, got {q}")
+    if weights is None:
+        return torch.full((q,), 1 / q, dtype=torch.float64)
+    given = (
+        weights.detach().cpu()
+        if isinstance(weights, Tensor)
+        else torch.tensor(weights, dtype=torch.float64)
+    )
+    if given.shape != (q,):
+        raise ValueError(
+            f"weights must hold one number for each of the {q} source models, "
+            f"got shape {tuple(given.shape)}"
+        )
+    if not torch.isfinite(given).all() or (given < 0).any():
+        raise ValueError(
+            f"weights must be finite and non-negative, got {given.tolist()}"
+        )
+    precision = given.dtype if given.is_floating_point() else torch.float64
+    total = given.double().sum().item()
+    if abs(total - 1) > q * torch.finfo(precision).eps:
+        raise ValueError(f"weights must sum to 1, got a sum of {total}")
+    return given.double()
+
+
+def weighted_sum(weights: Float[Tensor, " q"], terms: Iterable[Tensor]) -> Tensor:
+    """sum_i w_i t_i over q tensors of one shape, taken one at a time."""
+    products: Iterator[Tensor] = (
+        w * term for w, term in zip(weights.tolist(), terms, strict=True)
+    )
+    return reduce(torch.add, products)

@@ -1,0 +1,179 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from mloss import layer_mloss, node_mloss, score
+from mloss.predict import predict
+
+EPS = torch.finfo(torch.float64).eps
+
+
+def network(dtype=torch.float64):
+    return nn.Sequential(
+        *(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
+    ).to(dtype)
+
+
+def family(seed, *, q, shift=0.1, dtype=torch.float64):
+    """A base network and q perturbed copies, with inputs [sample, token, feature]."""
+    torch.manual_seed(seed)
+    base, sources = network(dtype), []
+    for _ in range(q):
+        source = network(dtype)
+        moved = {
+            k: v + shift * torch.randn_like(v) for k, v in base.state_dict().items()
+        }
+        source.load_state_dict(moved)
+        sources.append(source)
+    return base, sources, torch.randn(10, 3, 4, dtype=dtype)
+
+
+def by_hand(base, sources, carrier, data, weights):
+    """Pre-activations of each site on the carrier's layer input, all at once."""
+    with torch.no_grad():
+        for position, name in ((0, "gelu"), (2, "relu")):
+            x = carrier[:position](data)
+            h = torch.stack([source[position](x) for source in sources])
+            options = {"weights": weights}
+            yield (
+                base[position](x),
+                h,
+                node_mloss(h, name, **options),
+                node_mloss(h, name, normalized=True, **options),
+                layer_mloss(h, name, **options),
+                layer_mloss(h, name, normalized=True, **options),
+            )
+
+
+@pytest.mark.parametrize("inputs", ["merge", "base"])
+def test_every_mean_and_standard_error_by_hand(inputs):
+    base, sources, data = family(0, q=3)
+    weights = [0.5, 0.3, 0.2]
+    ours = score(base, sources, data.split(4), weights=weights, inputs=inputs)
+    carrier = base
+    if inputs == "merge":
+        carrier = network()
+        states = [source.state_dict() for source in sources]
+        carrier.load_state_dict(
+            {
+                key: sum(w * s[key] for w, s in zip(weights, states, strict=True))
+                for key in states[0]
+            }
+        )
+    assert ours.samples == 10
+    assert [s.layer_name for s in ours.sites] == ["0", "2"]
+    assert [s.activation_name for s in ours.sites] == ["gelu", "relu"]
+    rows = by_hand(base, sources, carrier, data, weights)
+    for site, (_, _, node, node_ratio, layer, layer_ratio) in zip(
+        ours.sites, rows, strict=True
+    ):
+        # Rounding of f(h), below 8, and of the division by at least 1e-4.
+        close = {"rtol": 0, "atol": 256 * EPS}
+        divided = {"rtol": 0, "atol": 256 * EPS / 1e-4}
+        per_sample = node.mean(1)
+        assert_close(site.node, per_sample.mean(0), **close)
+        assert_close(site.node_stderr, per_sample.std(0) / math.sqrt(10), **close)
+        assert_close(site.node_normalized, node_ratio.mean((0, 1)), **divided)
+        assert_close(site.layer, layer.mean().item(), **close)
+        stderr = layer.mean(1).std().item() / math.sqrt(10)
+        assert_close(site.layer_stderr, stderr, **close)
+        assert_close(site.layer_normalized, layer_ratio.mean().item(), **divided)
+
+
+def test_the_prediction_is_that_of_the_moments():
+    base, sources, data = family(0, q=2)
+    ours = score(base, sources, data.split(4), inputs="base")
+    rows = by_hand(base, sources, base, data, None)
+    for site, (x, h, *_) in zip(ours.sites, rows, strict=True):
+        shift = (h - x).flatten(1, 2)
+        moments = torch.einsum("isn,jsn->nij", shift, shift) / 30
+        expected = predict(
+            {"gelu": nn.GELU(), "relu": nn.ReLU()}[site.activation_name],
+            x.square().mean((0, 1)),
+            shifts=moments,
+        )
+        # Moments agree to some roundings, which the formulas pass on in proportion.
+        assert site.prediction_exact
+        assert_close(site.prediction, expected.value, rtol=1e4 * EPS, atol=0)
+        assert_close(site.paper_prediction, expected.printed, rtol=1e4 * EPS, atol=0)
+
+
+def test_close_models_in_float32_are_scored_above_the_rounding_of_f():
+    # At shifts of 1e-4 the loss of GELU is near 1e-8, less than float32's rounding of
+    # f. Rounding h, by 1e-7 of its size, moves differences of h by some 1e-3 at most.
+    base, sources, data = family(0, q=2, shift=1e-4)
+    exact = score(base, sources, data).sites[0]
+    single = [model.float() for model in (base, *sources)]
+    ours = score(single[0], single[1:], data.float()).sites[0]
+    assert exact.layer < 6e-8
+    assert ours.layer == pytest.approx(exact.layer, rel=1e-3)
+
+
+def test_the_nodes_of_a_convolution_are_its_channels():
+    torch.manual_seed(0)
+    base, *sources = (
+        nn.Sequential(nn.Conv2d(2, 3, 3), nn.GELU()).double() for _ in range(3)
+    )
+    data = torch.randn(4, 2, 6, 5, dtype=torch.float64)
+    (site,) = score(base, sources, data).sites
+    with torch.no_grad():
+        h = torch.stack([source[0](data).movedim(1, -1) for source in sources])
+    expected = node_mloss(h, "gelu").mean((0, 1, 2))
+    assert_close(site.node, expected, rtol=0, atol=256 * EPS)
+
+
+def test_one_source_and_sources_alike_have_no_loss():
+    base, (source,), data = family(0, q=1)
+    for sources in ([source], [source, source]):
+        for site in score(base, sources, data).sites:
+            assert (site.node == 0).all()
+            assert site.layer == 0
+            assert (site.prediction == 0).all()
+
+
+def test_the_loss_is_zero_and_predicted_zero_where_nothing_moved():
+    base, _, data = family(0, q=1)
+    for site in score(base, [base, base], data).sites:
+        assert (site.node == 0).all()
+        assert (site.prediction == 0).all()
+        assert (site.paper_prediction == 0).all()
+
+
+def test_state_dicts_need_the_architecture():
+    base, sources, data = family(0, q=2)
+    states = [model.state_dict() for model in (base, *sources)]
+    by_state = score(states[0], states[1:], data, model=base)
+    by_module = score(base, sources, data)
+    for first, second in zip(by_state.sites, by_module.sites, strict=True):
+        assert torch.equal(first.node, second.node)
+    with pytest.raises(ValueError, match="model must give"):
+        score(states[0], states[1:], data)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"inputs": "average"}, "inputs must be 'merge' or 'base'"),
+        ({"weights": [1.0]}, "weights must hold one number"),
+        ({"eps": 0.0}, "eps must be positive"),
+        ({"model": nn.Linear(4, 2)}, "only the state has"),
+        ({"data": []}, "data must hold"),
+    ],
+)
+def test_a_bad_call_is_named(options, complaint):
+    base, sources, data = family(0, q=2)
+    with pytest.raises(ValueError, match=complaint):
+        score(base, sources, **{"data": data, **options})
+
+
+@pytest.mark.gpu
+def test_cpu_and_gpu_agree():
+    base, sources, data = family(0, q=3)
+    on_cpu = score(base, sources, data)
+    on_gpu = score(base.cuda(), [source.cuda() for source in sources], data)
+    for ours, reference in zip(on_gpu.sites, on_cpu.sites, strict=True):
+        assert_close(ours.node.cpu(), reference.node, rtol=0, atol=256 * EPS)
+        assert_close(ours.prediction, reference.prediction, rtol=1e6 * EPS, atol=0)
