@@ -1,0 +1,110 @@
+"""The activations as numpy functions of an array."""
+
+from collections.abc import Callable
+from math import pi, sqrt
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit, ndtr
+
+Array: TypeAlias = npt.NDArray[np.float64]
+Activation: TypeAlias = Callable[[Array], Array]
+
+
+def relu(x: Array) -> Array:
+    """Rectified linear unit, max(x, 0)."""
+    return np.maximum(x, 0.0)
+
+
+def leaky_relu(x: Array) -> Array:
+    """Leaky ReLU with the common default slope: x above zero, 0.01 x below."""
+    return np.maximum(x, 0.01 * x)
+
+
+def gelu(x: Array) -> Array:
+    """GELU with the exact normal distribution function, x Phi(x)."""
+    return x * ndtr(x)
+
+
+def gelu_tanh(x: Array) -> Array:
+    """GELU by its tanh approximation (Hendrycks and Gimpel 2016, section 2)."""
+    curve: Array = np.tanh(sqrt(2 / pi) * x * (1 + 0.044715 * x * x))
+    return x * (1 + curve) / 2
+
+
+def quick_gelu(x: Array) -> Array:
+    """GELU by its sigmoid approximation, x sigmoid(1.702 x), as in OpenAI's CLIP."""
+    return x * expit(1.702 * x)
+
+
+def silu(x: Array) -> Array:
+    """Sigmoid linear unit, x sigmoid(x)."""
+    return x * expit(x)
+
+
+def softplus(x: Array) -> Array:
+    """Softplus, log(1 + exp(x))."""
+    return np.logaddexp(0.0, x)
+
+
+def mish(x: Array) -> Array:
+    """Mish, x tanh(softplus(x))."""
+    return x * np.tanh(softplus(x))
+
+
+def tanh(x: Array) -> Array:
+    """Hyperbolic tangent of x."""
+    return np.tanh(x)
+
+
+def identity(x: Array) -> Array:
+    """Linear activation, x itself."""
+    return x
+
+
+_KNOWN: dict[str, Activation] = {
+    f.__name__: f
+    for f in (
+        relu,
+        leaky_relu,
+        gelu,
+        gelu_tanh,
+        quick_gelu,
+        silu,
+        softplus,
+        mish,
+        tanh,
+        identity,
+    )
+}
+
+
+def resolve(activation: str | Activation) -> Activation:
+    """Return the function of that name, or the elementwise function given.
+
+    Raises ValueError for an unknown name and TypeError for anything else.
+    """
+    if isinstance(activation, str):
+        if activation not in _KNOWN:
+            known = ", ".join(_KNOWN)
+            raise ValueError(f"activation must be one of {known}, got {activation!r}")
+        return _KNOWN[activation]
+    if not callable(activation):
+        raise TypeError(
+            f"activation must be a name or a function of an array, got {activation!r}"
+        )
+    return activation
+
+
+def evaluate(f: Activation, x: Array) -> Array:
+    """f(x), refused with a ValueError unless it is finite and shaped like x."""
+    y = np.asarray(f(x))
+    if y.shape != x.shape:
+        raise ValueError(
+            f"activation must be elementwise: it mapped shape {x.shape} to {y.shape}"
+        )
+    if not np.isfinite(y).all():
+        at = x[~np.isfinite(y)][0]
+        raise ValueError(f"activation must be finite, got {f(at)} at {at}")
+    return y
