@@ -28,7 +28,7 @@ class Prediction:
     """Expected node M-Loss [node] by theory; None where it has no formula.
 
     `value` is exact for the law of `predict` where `exact`, else an upper bound for
-    it. `printed` is the approximation of the paper's section 4, k outside the root.
+    it (the exact value of other activations takes too long for a network). `printed` is the approximation of the paper's section 4, k outside the root.
     """
 
     value: Float[Tensor, " node"] | None
@@ -63,7 +63,7 @@ def predict(
     law: dict[str, Any] = {"q": q, "weights": w / w.sum(), "cov": layer_cov}
     (unit,) = _jensen_variance(layer_cov[None], w)
     sigma = np.sqrt(_jensen_variance(cov, w) / max(unit, np.finfo(float).tiny))
-    exact = _defined(theory.expected_mloss, known, **law)
+    exact = _fast(known) and _defined(theory.expected_mloss, known, **law)
     formula = theory.expected_mloss if exact else theory.mloss_bound
     value = _at_nodes(partial(formula, known, **law), half_width, sigma)
     shift = np.sqrt(np.trace(cov, axis1=1, axis2=2) / q)
@@ -85,6 +85,16 @@ def _in_theory(activation: Activation) -> str | theory.Activation | None:
     slope = -activation(torch.tensor([-1.0], dtype=torch.float64)).item()
     leaky = partial(functional.leaky_relu, negative_slope=slope)
     return theory.LeakyReLU(slope) if same_function(leaky, activation) else None
+
+
+def _fast(activation: str | theory.Activation) -> bool:
+    """Whether theory's exact value can be had at every node of a network.
+
+    Leaky ReLU's is a closed form and GELU's a quadrature of its own; the general
+    quadrature takes tens of milliseconds a node.
+    """
+    leaky = isinstance(activation, theory.LeakyReLU)
+    return leaky or activation in ("relu", "leaky_relu", "gelu", "identity")
 
 
 def _defined(formula: Formula, activation: str | theory.Activation, **law: Any) -> bool:

@@ -1,8 +1,10 @@
-"""What every test shares: repeatable Hypothesis runs and the skip for `gpu`."""
+"""What every test shares: repeatable Hypothesis runs, one cache, the `gpu` skip."""
 
 import pytest
 import torch
 from hypothesis import settings
+
+from mloss.digits import load_digits_models
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
@@ -14,3 +16,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """A cache of the session's own, so that no test sees what an earlier run left."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLOSS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def digits(own_cache):
+    """The embedded models, trained once a session."""
+    return load_digits_models()
