@@ -3,16 +3,19 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from theory.activations import GELU, Activation, LeakyReLU, resolve
-from theory.gelu import expected_gelu
+from theory.activations import GELU, Activation, Elementwise, LeakyReLU
+from theory.analysis import resolve
+from theory.gelu import expected_gelu, needs_panels
 from theory.law import ErrorLaw, error_law, scales
+from theory.pair import expected_pair
 from theory.signed import RELU_KERNEL, signed_gap
+from theory.smooth import signed_expectation
 
 Array = NDArray[np.float64]
 
 
 def expected_mloss(
-    activation: str | Activation,
+    activation: str | Activation | Elementwise,
     k: ArrayLike,
     sigma: ArrayLike,
     *,
@@ -26,8 +29,10 @@ def expected_mloss(
     default to 1/q, `cov` [q, q] is in units of sigma^2 and defaults to the identity.
     float64, broadcast over k and sigma, in the units of the activation's output.
 
-    ReLU and Leaky ReLU are closed forms for any q, good to 1e-12 relative; GELU, for
-    two sources, is a quadrature good to 1e-10. Sources of weight zero do not count.
+    `activation` is a name, an `Activation`, or a function of a float64 array alone.
+    ReLU and Leaky ReLU are closed forms good to 1e-12 relative. The others are
+    quadratures good to 1e-10 (1e-8 for a bare function): for two sources always, for
+    more where the function is convex or concave. Sources of weight zero do not count.
 
     Raises ValueError naming the argument where k or sigma is not finite and > 0, the
     weights or covariance are not of a law, or no exact form is known here.
@@ -39,13 +44,25 @@ def expected_mloss(
         return np.zeros(k.shape)
     if isinstance(f, LeakyReLU):
         return abs(1 - f.negative_slope) * _expected_relu(k, sigma, law)
-    if f == GELU and law.q == 2:
-        return expected_gelu(k, sigma, law)
+    if f.bends_one_way():
+        return np.abs(signed_expectation(f, k, sigma, law))
+    if law.q == 2:
+        return _expected_two(f, k, sigma, law)
     raise ValueError(
-        f"no exact expectation is known here for activation {f.name!r} with "
-        f"{law.q} sources: relu and leaky_relu take any number, gelu takes 2; "
-        "mloss_bound bounds the others"
+        f"no exact expectation is known here for activation {f.name!r}, which bends "
+        f"both ways, with {law.q} sources; it is for 2, and mloss_bound bounds the rest"
     )
+
+
+def _expected_two(f: Activation, k: Array, sigma: Array, law: ErrorLaw) -> Array:
+    """The fast quadrature of GELU where it is good, the general one elsewhere."""
+    if f != GELU:
+        return expected_pair(f, k, sigma, law)
+    fast = ~needs_panels(sigma, law)
+    result = np.empty(k.shape)
+    result[fast] = expected_gelu(k[fast], sigma[fast], law)
+    result[~fast] = expected_pair(f, k[~fast], sigma[~fast], law)
+    return result
 
 
 def _expected_relu(k: Array, sigma: Array, law: ErrorLaw) -> Array:

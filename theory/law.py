@@ -15,6 +15,18 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class PairLaw:
+    """Two sources seen by u = e_1 - e_2: u has standard deviation `deviation`.
+
+    Given u the merged error has mean `drift` * u and standard deviation `spread`.
+    """
+
+    deviation: float
+    drift: float
+    spread: float
+
+
+@dataclass(frozen=True)
 class ErrorLaw:
     """Merging weights [q] and error covariance [q, q], in units of sigma^2."""
 
@@ -51,6 +63,15 @@ class ErrorLaw:
         diagonal = self.source_variances
         spread = diagonal[:, None] - self.cov + (diagonal[None, :] - self.cov.T)
         return max(float(self.weights @ spread @ self.weights) / 2, 0.0)
+
+    def pair(self) -> PairLaw:
+        """The law of two sources' difference and merged error, in units of sigma."""
+        assert self.q == 2, "there is one difference"
+        (c11, c12), (c21, c22) = self.cov
+        variance = (c11 - c12) + (c22 - c21)
+        drift = self.weights @ [c11 - c12, c21 - c22] / variance
+        given = max(c11 * c22 - c12 * c21, 0) / variance
+        return PairLaw(float(np.sqrt(variance)), float(drift), float(np.sqrt(given)))
 
 
 def error_law(q: Any, weights: ArrayLike | None, cov: ArrayLike | None) -> ErrorLaw:

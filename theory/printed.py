@@ -9,7 +9,8 @@ from math import pi, sqrt
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from theory.activations import GELU, Activation, LeakyReLU, resolve
+from theory.activations import GELU, Activation, LeakyReLU
+from theory.analysis import resolve
 from theory.law import scales
 
 Array = NDArray[np.float64]

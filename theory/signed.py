@@ -44,7 +44,12 @@ class HeatKernel:
 
 
 def signed_gap(k: Array, sigma: Array, law: ErrorLaw, kernel: HeatKernel) -> Array:
-    """1/(4k) sum_i w_i int_{v_m}^{v_i} K(v) dv, with v = sigma^2 Var e.
+    """1/(4k) sum_i w_i int_{v_m}^{v_i} K(v) dv; k and sigma of any one shape."""
+    return kernel_integral(k, sigma, law, kernel) / (4 * k)
+
+
+def kernel_integral(k: Array, sigma: Array, law: ErrorLaw, kernel: HeatKernel) -> Array:
+    """sum_i w_i int_{v_m}^{v_i} K(v) dv, with v = sigma^2 Var e.
 
     k and sigma of any one shape. Where v_i is close to v_m a difference of
     primitives would cancel. Those sources enter as V K(v_m), less the part of V
@@ -65,7 +70,7 @@ def signed_gap(k: Array, sigma: Array, law: ErrorLaw, kernel: HeatKernel) -> Arr
             _curved_rest(k, merged, np.where(close, step, 0), kernel),
             kernel.primitive(k, merged + step) - kernel.primitive(k, merged),
         )
-    return (np.where(any_close, near * kernel.value(k, merged), 0) + rest) / (4 * k)
+    return np.where(any_close, near * kernel.value(k, merged), 0) + rest
 
 
 def _grouped(law: ErrorLaw) -> list[tuple[float, float]]:
@@ -113,8 +118,9 @@ def relu_derivative(k: Array, v: Array) -> Array:
 
 def widths(k: Array, v: Array) -> Array:
     """k / sqrt(v), cut at 40, past which a Gaussian tail is zero in float64."""
-    with np.errstate(divide="ignore"):
-        return np.minimum(k / np.sqrt(v), 40.0)
+    far = np.full(np.broadcast_shapes(k.shape, v.shape), 40.0)
+    ratio: Array = np.divide(k, np.sqrt(v), out=far, where=v > 0)
+    return np.minimum(ratio, 40.0)
 
 
 def phi(z: Array) -> Array:

@@ -8,7 +8,8 @@ expectation is at most V / (4k) (see `theory.signed`).
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from theory.activations import Activation, resolve
+from theory.activations import Activation
+from theory.analysis import resolve
 from theory.law import error_law, scales
 
 Array = NDArray[np.float64]

@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 from theory.activations import NAMED
 
 DIGITS = 40
+SELU = mp.mpf("1.0507009873554805"), mp.mpf("1.6732632423543772")
 
 
 def _sigmoid(x):
@@ -16,6 +17,12 @@ def _sigmoid(x):
 
 FUNCTIONS = {
     "relu": lambda x: max(x, 0),
+    "prelu": lambda x: x if x > 0 else x / 4,
+    "relu6": lambda x: min(max(x, 0), 6),
+    "hard_swish": lambda x: x * min(max(x + 3, 0), 6) / 6,
+    "elu": lambda x: x if x > 0 else mp.expm1(x),
+    "selu": lambda x: SELU[0] * (x if x > 0 else SELU[1] * mp.expm1(x)),
+    "sigmoid": lambda x: _sigmoid(x),
     "leaky_relu": lambda x: x if x > 0 else x / 100,
     "gelu": lambda x: x * mp.ncdf(x),
     "gelu_tanh": lambda x: (
@@ -37,9 +44,20 @@ def test_function_and_derivative(name):
     with mp.workdps(DIGITS):
         value = [float(reference(mp.mpf(float(x)))) for x in POINTS]
         slope = [float(mp.diff(reference, mp.mpf(float(x)))) for x in POINTS]
+        bend = [float(mp.diff(reference, mp.mpf(float(x)), 2)) for x in POINTS]
     # Cancellation in 1 - tanh(x)^2 costs an absolute eps or two.
     assert_allclose(f(POINTS), value, rtol=1e-14, atol=1e-15)
     assert_allclose(f.derivative(POINTS), slope, rtol=1e-13, atol=3e-15)
+    # mp.diff itself is good to about half its digits.
+    assert_allclose(f.curvature(POINTS), bend, rtol=1e-12, atol=3e-15)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_beyond_its_reach_an_activation_is_straight(name):
+    f = NAMED[name]
+    low, high = f.reach
+    outside = np.array([low - 1e-9, low - 5, high + 1e-9, high + 5])
+    assert_allclose(f.curvature(outside), 0, atol=1e-16)
 
 
 @pytest.mark.parametrize("name", NAMED)

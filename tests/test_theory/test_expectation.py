@@ -86,8 +86,11 @@ BAD = {
     "cov must be symmetric": {"cov": [[1, 0.5], [0, 1]]},
     "cov must be positive semi-definite": {"cov": [[1, 2], [2, 1]]},
     "unknown activation 'swish'; known: relu": {"activation": "swish"},
-    "no exact expectation is known here for activation 'silu'": {"activation": "silu"},
-    "'gelu' with 3 sources": {"activation": "gelu", "q": 3},
+    "no exact expectation is known here for activation 'silu'": {
+        "activation": "silu",
+        "q": 3,
+    },
+    "both ways, with 3 sources": {"activation": "gelu", "q": 3},
 }
 
 
@@ -99,8 +102,8 @@ def test_bad_input_is_named(message):
 
 
 def test_an_activation_is_a_name_or_an_activation():
-    with pytest.raises(TypeError, match=r"name or a theory\.Activation"):
-        expected_mloss(np.tanh, 1.0, 1.0)
+    with pytest.raises(TypeError, match=r"a name, a theory\.Activation or a function"):
+        expected_mloss(3, 1.0, 1.0)
     with pytest.raises(ValueError, match="negative_slope must be finite"):
         LeakyReLU(float("nan"))
     assert isinstance(LeakyReLU(0.1), Activation)
