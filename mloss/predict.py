@@ -28,7 +28,8 @@ class Prediction:
     """Expected node M-Loss [node] by theory; None where it has no formula.
 
     `value` is exact for the law of `predict` where `exact`, else an upper bound for
-    it (the exact value of other activations takes too long for a network). `printed` is the approximation of the paper's section 4, k outside the root.
+    it (the exact value of other activations takes too long for a network). `printed`
+    is the approximation of the paper's section 4, k outside the root.
     """
 
     value: Float[Tensor, " node"] | None

@@ -27,6 +27,6 @@ def own_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def digits(own_cache):
+def digits():
     """The embedded models, trained once a session."""
     return load_digits_models()

@@ -65,4 +65,5 @@ def _edges(f: Activation, k: Array, sigma: Array, law: ErrorLaw) -> Array:
     bends = (widths[:, None] * _BENDS).ravel() * sigma[:, None]
     moving = [end + bends for end in (k[:, None], -k[:, None])]
     edges = [np.broadcast_to(np.array(fixed), (len(k), len(fixed))), *moving]
-    return np.clip(np.concatenate(edges, axis=1), low, high)
+    clipped: Array = np.clip(np.concatenate(edges, axis=1), low, high)
+    return clipped

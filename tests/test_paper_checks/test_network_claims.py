@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from mloss.digits import PREDICTORS, MergeTable, PairStudy, load_digits_models
+from mloss.digits import PREDICTORS, TASKS, MergeTable, PairStudy, load_digits_models
 from mloss.digits.training import Recipe
 from paper_checks.claims import (
     CLAIMS,
@@ -44,7 +44,7 @@ def pairs(gap, **predictors):
     members = np.array([(i, j) for i in range(8) for j in range(i + 1, 8)])
     columns = {name: np.asarray(predictors.get(name, gap)) for name in PREDICTORS}
     return PairStudy(
-        names=tuple("abcdefgh"),
+        names=tuple(f"{task.name}@0.002" for task in TASKS),
         members=members,
         gap=np.asarray(gap),
         gap_stderr=np.zeros(len(members)),
@@ -179,7 +179,7 @@ def test_parts_of_the_gap_are_fractions(quick):
 @pytest.mark.parametrize(
     ("predicted", "verdict"),
     [
-        (np.arange(1.0, 29), Verdict.CONFIRMED),
+        (np.arange(1.0, 29), Verdict.CORRECTED),
         (np.arange(28.0, 0, -1), Verdict.REFUTED),
         (
             np.random.default_rng(1).random(28) + np.arange(28) / 40,
@@ -189,10 +189,20 @@ def test_parts_of_the_gap_are_fractions(quick):
 )
 @pytest.mark.usefixtures("quick")
 def test_a_criterion_is_judged_by_its_interval(monkeypatch, predicted, verdict):
+    # The distance between the weights orders these pairs perfectly.
     study = pairs(np.arange(1.0, 29), layer_mloss_at_merge=predicted)
     monkeypatch.setattr(predicting_merges, "pair_study", lambda _: study)
     found = predicting_merges.mloss_quantifies_compatibility(seed=0)
     assert found.verdict == verdict
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_criterion_that_beats_the_distance_is_confirmed(monkeypatch):
+    backwards = np.arange(28.0, 0, -1)
+    study = pairs(np.arange(1.0, 29), weight_distance=backwards)
+    monkeypatch.setattr(predicting_merges, "pair_study", lambda _: study)
+    found = predicting_merges.mloss_quantifies_compatibility(seed=0)
+    assert found.verdict == Verdict.CONFIRMED
 
 
 @pytest.mark.usefixtures("quick")
