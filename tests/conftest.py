@@ -1,10 +1,12 @@
-"""What every test shares: repeatable Hypothesis runs, one cache, the `gpu` skip."""
+"""Shared by every test: checked shapes, repeatable runs, one cache, the gpu skip."""
 
 import pytest
 import torch
 from hypothesis import settings
+from jaxtyping import install_import_hook
 
-from mloss.digits import load_digits_models
+with install_import_hook("mloss", "shapes.shapes_only"):
+    from mloss.digits import load_digits_models
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
