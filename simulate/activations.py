@@ -38,6 +38,37 @@ def quick_gelu(x: Array) -> Array:
     return x * expit(1.702 * x)
 
 
+def prelu(x: Array) -> Array:
+    """PReLU at the slope that networks start from: x above zero, 0.25 x below."""
+    return np.maximum(x, 0.25 * x)
+
+
+def relu6(x: Array) -> Array:
+    """ReLU cut at 6."""
+    return np.clip(x, 0.0, 6.0)
+
+
+def hard_swish(x: Array) -> Array:
+    """Hard swish, x clip(x + 3, 0, 6) / 6."""
+    return x * np.clip(x + 3.0, 0.0, 6.0) / 6.0
+
+
+def elu(x: Array) -> Array:
+    """Exponential linear unit: x above zero, exp(x) - 1 below."""
+    return np.where(x > 0, x, np.expm1(np.minimum(x, 0.0)))
+
+
+def selu(x: Array) -> Array:
+    """Self-normalising ELU (Klambauer et al. 2017)."""
+    scale, alpha = 1.0507009873554805, 1.6732632423543772
+    return scale * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0.0)))
+
+
+def sigmoid(x: Array) -> Array:
+    """Logistic function, 1 / (1 + exp(-x))."""
+    return expit(x)
+
+
 def silu(x: Array) -> Array:
     """Sigmoid linear unit, x sigmoid(x)."""
     return x * expit(x)
@@ -63,11 +94,16 @@ def identity(x: Array) -> Array:
     return x
 
 
-_KNOWN: dict[str, Activation] = {
+KNOWN: dict[str, Activation] = {
     f.__name__: f
     for f in (
         relu,
         leaky_relu,
+        prelu,
+        relu6,
+        hard_swish,
+        elu,
+        selu,
         gelu,
         gelu_tanh,
         quick_gelu,
@@ -75,6 +111,7 @@ _KNOWN: dict[str, Activation] = {
         softplus,
         mish,
         tanh,
+        sigmoid,
         identity,
     )
 }
@@ -86,10 +123,10 @@ def resolve(activation: str | Activation) -> Activation:
     Raises ValueError for an unknown name and TypeError for anything else.
     """
     if isinstance(activation, str):
-        if activation not in _KNOWN:
-            known = ", ".join(_KNOWN)
+        if activation not in KNOWN:
+            known = ", ".join(KNOWN)
             raise ValueError(f"activation must be one of {known}, got {activation!r}")
-        return _KNOWN[activation]
+        return KNOWN[activation]
     if not callable(activation):
         raise TypeError(
             f"activation must be a name or a function of an array, got {activation!r}"

@@ -92,10 +92,10 @@ def _checked_weights(weights: npt.ArrayLike | None, q: int) -> Array:
         raise ValueError(f"weights must have shape ({q},) for q={q}, got {w.shape}")
     if (w < 0).any():
         raise ValueError(f"weights must be at least 0, got {w.tolist()}")
-    # Rounding is let through; what cannot be rounding is refused.
-    if abs(w.sum() - 1) > 1e-9:
+    # Rounding, float32's too, is divided out; what cannot be rounding is refused.
+    if abs(w.sum() - 1) > 1e-6:
         raise ValueError(f"weights must sum to 1, got {w.tolist()} (sum {w.sum()})")
-    return w
+    return np.asarray(w / w.sum())
 
 
 def _square_root(cov: npt.ArrayLike, q: int) -> Array:

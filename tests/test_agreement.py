@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from simulate import Estimate, estimate_mloss
+from simulate.activations import KNOWN
 from theory import LeakyReLU, expected_mloss, mloss_bound
+from theory.activations import NAMED
 
 EQUAL = {"weights": None, "cov": None}
 SKEWED = {
@@ -25,6 +27,18 @@ CELLS = [
     ("gelu", 5.0, 2.0, 2, EQUAL),
     ("gelu", 30.0, 10.0, 2, EQUAL),
     ("gelu", 2.0, 1.0, 2, OPPOSED),
+    ("prelu", 2.0, 1.0, 5, EQUAL),
+    ("elu", 2.0, 1.0, 4, EQUAL),
+    ("softplus", 2.0, 1.0, 3, SKEWED),
+    ("relu6", 8.0, 2.0, 2, EQUAL),
+    ("hard_swish", 4.0, 1.0, 2, OPPOSED),
+    ("selu", 3.0, 1.0, 2, EQUAL),
+    ("gelu_tanh", 2.0, 0.5, 2, EQUAL),
+    ("quick_gelu", 3.0, 1.0, 2, OPPOSED),
+    ("silu", 4.0, 1.0, 2, EQUAL),
+    ("mish", 3.0, 0.5, 2, EQUAL),
+    ("tanh", 2.0, 1.0, 2, OPPOSED),
+    ("sigmoid", 5.0, 2.0, 2, EQUAL),
 ]
 
 
@@ -48,6 +62,10 @@ def test_theory_is_what_simulation_finds(activation, k, sigma, q, law):
     )
     # Sharp enough to see 2 % at z = 5; most cells see half a percent.
     assert_consistent(found, exact, sharp=0.004 * exact)
+
+
+def test_both_routes_know_the_same_activations():
+    assert set(KNOWN) == set(NAMED)
 
 
 def test_a_users_slope_means_the_same_on_both_sides():

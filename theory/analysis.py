@@ -98,20 +98,30 @@ def _size(f: Elementwise) -> float:
 
 
 def _reach(f: Elementwise, side: float) -> float:
-    """The point on one side past which f is a straight line to rounding."""
-    distance, size = 1.0, _size(f)
-    while distance <= _FURTHEST:
-        x = side * distance * np.linspace(1, 8, 29)
-        y = f(x)
-        line = y[0] + (y[-1] - y[0]) * (x - x[0]) / (x[-1] - x[0])
-        if np.abs(y - line).max() <= 64 * _EPS * (np.abs(y).max() + size):
-            return side * distance
-        distance *= 2
+    """The point on one side past which f is a straight line to rounding.
+
+    Looked for inwards, octave by octave, so that a bend far out is not missed.
+    """
+    distance, size = _FURTHEST, _size(f)
+    while _straight(f, side * distance, size) and distance > 1:
+        distance /= 2
+    if distance < _FURTHEST:
+        return side * (
+            distance if _straight(f, side * distance, size) else 2 * distance
+        )
     raise ValueError(
         f"activation must become a straight line on both sides; it still bends past "
         f"{side * _FURTHEST:g}, so the variation of its slope is infinite or too wide "
         "to find (a theory.Activation states it instead)"
     )
+
+
+def _straight(f: Elementwise, start: float, size: float) -> bool:
+    """Whether f is a straight line from `start` to eight times as far."""
+    x = start * np.linspace(1, 8, 29)
+    y = f(x)
+    line = y[0] + (y[-1] - y[0]) * (x - x[0]) / (x[-1] - x[0])
+    return bool(np.abs(y - line).max() <= 64 * _EPS * (np.abs(y).max() + size))
 
 
 def _slope(f: Elementwise, start: float, stop: float) -> float:
@@ -147,7 +157,13 @@ def _meeting_point(f: Elementwise, near: float, width: float) -> float:
 
     low, high = near - 4 * width, near + 4 * width
     if apart(low) * apart(high) >= 0:
-        return near  # only f'' jumps: the pieces touch and do not cross
+        # Where only f'' jumps the pieces touch and do not cross.
+        if abs(apart(near)) > 1e-3 * width + 1e-9 * _size(f):
+            raise ValueError(
+                f"activation must be continuous, it jumps near {near:.6g}: the "
+                "variation of its slope is infinite"
+            )
+        return near
     return float(brentq(apart, low, high))
 
 
@@ -179,8 +195,10 @@ def _coefficients(f: Elementwise, a: float, b: float) -> Array:
 
 def _fits(f: Elementwise, a: float, b: float, size: float) -> bool:
     tail = np.abs(_coefficients(f, a, b)[-2:]).max()
-    local = np.abs(f(np.linspace(a, b, 5))).max()
-    return bool(tail <= 4 * _EPS * (local + size))
+    values = f(np.linspace(a, b, 5))
+    # The rounding of f, and that of x where f is steep.
+    steep = np.abs(np.diff(values)).max() * 4 / (b - a) * max(abs(a), abs(b))
+    return bool(tail <= 4 * _EPS * (np.abs(values).max() + size + steep))
 
 
 def _fitted(f: Elementwise, edges: list[float]) -> PPoly:

@@ -13,6 +13,10 @@ from theory.smooth import signed_expectation
 
 Array = NDArray[np.float64]
 
+_NARROWEST = 3e-6  # k in units of sigma
+_SMALLEST = 1e-7  # sigma in units of k, or of the width of a bend
+_LARGEST = 1e8
+
 
 def expected_mloss(
     activation: str | Activation | Elementwise,
@@ -44,13 +48,26 @@ def expected_mloss(
         return np.zeros(k.shape)
     if isinstance(f, LeakyReLU):
         return abs(1 - f.negative_slope) * _expected_relu(k, sigma, law)
+    # Past these the value is its limit to 1e-11: quadratic in sigma, constant in k.
+    within = np.maximum(k, _NARROWEST * sigma)
+    wide = np.maximum(sigma, _SMALLEST * np.minimum(within, 1))
+    value = _by_quadrature(f, within, wide, law)
+    return value * (sigma / wide) ** 2
+
+
+def _by_quadrature(f: Activation, k: Array, sigma: Array, law: ErrorLaw) -> Array:
+    if (sigma > _LARGEST).any():
+        raise ValueError(
+            f"sigma must be at most {_LARGEST:g} for activation {f.name!r}, whose "
+            f"bends it dwarfs, got {sigma.max():g}"
+        )
     if f.bends_one_way():
         return np.abs(signed_expectation(f, k, sigma, law))
     if law.q == 2:
         return _expected_two(f, k, sigma, law)
     raise ValueError(
         f"no exact expectation is known here for activation {f.name!r}, which bends "
-        f"both ways, with {law.q} sources; it is for 2, and mloss_bound bounds the rest"
+        f"both ways, with {law.q} sources; estimated_mloss samples it"
     )
 
 

@@ -85,8 +85,8 @@ def error_law(q: Any, weights: ArrayLike | None, cov: ArrayLike | None) -> Error
     w = np.full(q, 1 / q) if weights is None else _finite("weights", weights, (q,))
     if (w < 0).any():
         raise ValueError(f"weights must be >= 0, got {w.tolist()}")
-    # Rounding is divided out; what cannot be rounding is refused.
-    if abs(w.sum() - 1) > 1e-9:
+    # Rounding, float32's too, is divided out; what cannot be rounding is refused.
+    if abs(w.sum() - 1) > 1e-6:
         raise ValueError(f"weights must sum to 1, got {w.tolist()} with sum {w.sum()}")
     c = np.eye(q) if cov is None else _finite("cov", cov, (q, q))
     scale = float(np.abs(c).max())

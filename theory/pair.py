@@ -55,9 +55,11 @@ class _Pair:
         total = 0.0
         for sign in (1.0,) if symmetric else (1.0, -1.0):
             edges = self._sizes(deviation)
+            splits = self._kinks_met(edges, sign)
             if spread < deviation / 4:
-                edges = np.append(edges, self._crossings(edges, sign, drift))
-            size, measure = panel_rule(edges)
+                splits += self._ends_met(edges, sign, drift)
+            inside = [split for split in splits if 0 < split < edges.max()]
+            size, measure = panel_rule(np.append(edges, inside))
             measure = measure * phi(size / deviation) / deviation
             keep = measure > 0
             given = self._given(sign * size[keep], drift, spread)
@@ -80,33 +82,53 @@ class _Pair:
             edges += [d for d in apart / weight if 0 < d < top]
         return np.array(edges)
 
-    def _crossings(self, edges: Array, sign: float, drift: float) -> Array:
+    def _kinks_met(self, edges: Array, sign: float) -> list[float]:
+        """|u| where S vanishes at a kink, as one of its three arguments sees it.
+
+        The root of S bends there, and with it the mean given u.
+        """
+        w1, w2 = self.law.weights
+        return [
+            size
+            for kink in self.f.kinks
+            for slope in (0.0, w1, -w2)
+            for size in self._zeros_along(edges, sign, slope, kink)
+        ]
+
+    def _ends_met(self, edges: Array, sign: float, drift: float) -> list[float]:
         """|u| where an end of the range of x passes a bend of |S|.
 
         When m follows u closely the mean given u bends there too.
         """
         w1, w2 = self.law.weights
-        top = edges.max()
         marks = np.append(np.linspace(*self.f.reach, 17), self.f.kinks)
         found: list[float] = []
         for shift in (-self.k, self.k):
             for slope in (drift, drift + w2, drift - w1):
                 if slope != 0:
                     found.extend(sign * (marks - shift) / slope)
-            size = np.unique(np.concatenate([edges, np.geomspace(1e-3, 1, 300) * top]))
+            found.extend(self._zeros_along(edges, sign, drift, shift))
+        return found
 
-            def at_end(size: Array, shift: Array) -> Array:
-                u = sign * size
-                return self._difference(drift * u + shift, u)
+    def _zeros_along(
+        self, edges: Array, sign: float, slope: float, start: float
+    ) -> list[float]:
+        """|u| up to the last edge where S changes sign along m = start + slope u."""
 
-            value = at_end(size, np.full_like(size, shift))
-            here = np.nonzero(value[1:] * value[:-1] < 0)[0]
-            if here.size:
-                bracket = (size[here], size[here + 1])
-                roots = elementwise.find_root(at_end, bracket, args=(shift,))
-                found.extend(roots.x[roots.success])
-        inside = [x for x in found if 0 < x < top]
-        return np.array(inside)
+        def along(size: Array) -> Array:
+            u = sign * size
+            return self._difference(start + slope * u, u)
+
+        top = edges.max()
+        size = np.unique(np.concatenate([edges, np.geomspace(1e-3, 1, 300) * top]))
+        value = along(size)
+        clear = np.abs(value) > 8 * np.finfo(float).eps * (size + abs(start))
+        size, value = size[clear], value[clear]
+        here = np.nonzero(value[1:] * value[:-1] < 0)[0]
+        if here.size == 0:
+            return []
+        found = elementwise.find_root(along, (size[here], size[here + 1]))
+        return list(found.x[found.success])
 
     def _given(self, u: Array, drift: float, spread: float) -> Array:
         """The integral over m of |S(m, u)| P(|x| < k | m, u), for each u."""
@@ -139,9 +161,9 @@ class _Pair:
     def _roots(self, edges: Array, u: Array) -> Array:
         """Where S changes sign in m, for each u; an edge again where it does not.
 
-        S cannot change sign more often than f' turns.
+        S changes sign as often as f' turns, in all that was seen; two more have room.
         """
-        turns = len(self.f.inflections) + len(self.f.kinks)
+        turns = len(self.f.inflections) + len(self.f.kinks) + 2
         edges = np.sort(edges, axis=1)
         width = np.diff(edges)[..., None]
         grid = (edges[:, :-1, None] + width * _LOOK).reshape(len(u), -1)
@@ -157,7 +179,7 @@ class _Pair:
         )
         carried = np.take_along_axis(clear, last, axis=1)
         row, column = np.nonzero(carried[:, 1:] * carried[:, :-1] < 0)
-        roots = np.repeat(edges[:, :1], max(turns, 1), axis=1)
+        roots = np.repeat(edges[:, :1], turns, axis=1)
         if row.size == 0:
             return roots
         left, right = grid[row, last[row, column]], grid[row, column + 1]

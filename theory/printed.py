@@ -27,7 +27,8 @@ def paper_approximation(
 ) -> Array:
     r"""The paper's E[D]: sigma^2 / sqrt(2 pi k) for ReLU, sigma^2 / (4k) for GELU.
 
-    Leaky ReLU's is (1 - negative_slope) times ReLU's. The root can be read as
+    Leaky ReLU's is (1 - negative_slope) times ReLU's, as printed: negative for a
+    slope above 1, which no expected M-Loss can be. The root can be read as
     covering 2 pi alone, sigma^2 / (sqrt(2 pi) k), the reading under which the
     units agree ("k_outside_root"), or 2 pi k as typeset ("k_inside_root"); GELU's
     formula has no root. Broadcasts over k and sigma. Raises ValueError for another

@@ -107,3 +107,19 @@ def test_an_activation_is_a_name_or_an_activation():
     with pytest.raises(ValueError, match="negative_slope must be finite"):
         LeakyReLU(float("nan"))
     assert isinstance(LeakyReLU(0.1), Activation)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "silu", "tanh", "relu6", "softplus"])
+def test_limits_at_the_ends_of_float64(activation):
+    # A narrow range is one point, a small error enters squared.
+    narrow = expected_mloss(activation, [1e-6, 1e-12, 1e-200], 1.0)
+    assert_allclose(narrow, narrow[0], rtol=1e-9)
+    small = expected_mloss(activation, 10.0, np.array([1e-6, 1e-12, 1e-100]))
+    assert_allclose(
+        small / np.array([1e-12, 1e-24, 1e-200]), small[0] / 1e-12, rtol=1e-9
+    )
+
+
+def test_errors_that_dwarf_the_activation_are_refused():
+    with pytest.raises(ValueError, match=r"sigma must be at most 1e\+08"):
+        expected_mloss("gelu", 1.0, 1e300)
