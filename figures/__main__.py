@@ -1,7 +1,9 @@
 """The command `python -m figures [--out DIR] [NAME ...]`."""
 
 import argparse
+import errno
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,23 +11,30 @@ from pathlib import Path
 from rich.console import Console
 
 from figures.gallery import GALLERY
-from figures.rendering import save
+from figures.rendering import KINDS, save
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw and save what the command line asks for; return the exit status."""
+    """Draw and save what the command line asks for; return the exit status.
+
+    0 when all is saved, 2 for bad arguments and for files that cannot be read or
+    written.
+    """
     asked = _parser().parse_args(arguments)
     if unknown := [name for name in asked.names if name not in GALLERY]:
         return _refused(f"no figure {', '.join(unknown)}; known: {', '.join(GALLERY)}")
-    if asked.seed < 0:
-        return _refused(f"--seed must be at least 0, got {asked.seed}")
     try:
-        asked.out.mkdir(parents=True, exist_ok=True)
+        _draw(asked, asked.names or list(GALLERY))
     except OSError as error:
-        return _refused(f"--out {asked.out} cannot be made: {error.strerror}")
+        return _refused(f"{error.filename or 'output'}: {error.strerror or error}")
+    return 0
+
+
+def _draw(asked: argparse.Namespace, names: list[str]) -> None:
+    _prepare(asked.out, names)
     console = Console(stderr=True)
     written = {}
-    for name in asked.names or GALLERY:
+    for name in names:
         with console.status(f"drawing {name}"):
             paths = save(GALLERY[name].draw(asked.seed), name, out=asked.out)
         written[name] = [str(path) for path in paths]
@@ -33,12 +42,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(*written[name], sep="\n", flush=True)
     if asked.json:
         print(json.dumps(written, indent=2))
-    return 0
+
+
+def _prepare(out: Path, names: list[str]) -> None:
+    """Make the folder; raise OSError where it or a file's place is taken."""
+    out.mkdir(parents=True, exist_ok=True)
+    for path in (out / f"{name}.{kind}" for name in names for kind in KINDS):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
 
 
 def _refused(reason: str) -> int:
     print(f"python -m figures: {reason}", file=sys.stderr)
     return 2
+
+
+def _seed(text: str) -> int:
+    # The embedded models share out 2**20 streams to each seed.
+    if not (text.isdecimal() and int(text) < 2**31):
+        raise argparse.ArgumentTypeError(f"must be from 0 to {2**31 - 1}, got {text!r}")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--seed",
-        type=int,
+        type=_seed,
         default=0,
         metavar="N",
         help="of simulations and embedded models (default: %(default)s)",

@@ -48,6 +48,29 @@ def rank_correlation(
     return _bootstrap(_spearman, *rows, rng=rng, draws=draws, level=level)
 
 
+def rank_correlation_lead(
+    predicted: ArrayLike,
+    measured: ArrayLike,
+    *,
+    rival: ArrayLike,
+    members: ArrayLike,
+    rng: np.random.Generator,
+    draws: int = 2000,
+    level: float = 0.95,
+) -> Interval:
+    """Rank correlation of `predicted` minus that of its `rival`, over the same rows.
+
+    Every draw resamples models once for both, so that what the two share cancels.
+    Raises ValueError as `rank_correlation` does.
+    """
+    x, y, models = _checked(predicted, measured, members)
+    other, _, _ = _checked(rival, measured, members)
+    both = np.column_stack([x, other])
+    return _bootstrap(
+        _spearman_lead, both, y, models, rng=rng, draws=draws, level=level
+    )
+
+
 def size_ratio(
     predicted: ArrayLike,
     measured: ArrayLike,
@@ -108,6 +131,11 @@ def _spearman(x: Array, y: Array) -> float | None:
     if not x.size or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
     return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+
+
+def _spearman_lead(both: Array, y: Array) -> float | None:
+    ours, rivals = _spearman(both[:, 0], y), _spearman(both[:, 1], y)
+    return None if ours is None or rivals is None else ours - rivals
 
 
 def _geometric_ratio(x: Array, y: Array) -> float | None:

@@ -8,10 +8,17 @@ from pathlib import Path
 from time import monotonic
 
 from figures.gallery import GALLERY
+from figures.rendering import KINDS
+from mloss.digits.cache import cache_directory
 from paper_checks.claims import CLAIMS
 from paper_checks.console import page, progress, show, summary
 from paper_checks.gallery import drawn
-from paper_checks.outputs import claims_json, write_outputs
+from paper_checks.outputs import (
+    claims_json,
+    prepare_outputs,
+    require_folder,
+    write_outputs,
+)
 from paper_checks.provenance import Provenance
 from paper_checks.record import Checked
 from paper_checks.registry import UnknownClaimError
@@ -23,8 +30,8 @@ PROGRAM = "python -m paper_checks"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check what the command line asks for; return the exit status.
 
-    0 when every verdict is the recorded one, 1 when one is not, 2 for bad arguments,
-    130 when interrupted.
+    0 when every verdict is the recorded one, 1 when one is not, 2 for bad arguments
+    and for files that cannot be read or written, 130 when interrupted.
     """
     started = monotonic()
     given = sys.argv[1:] if arguments is None else arguments
@@ -33,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(asked, command=shlex.join([*PROGRAM.split(), *given]), at=started)
     except UnknownClaimError as error:
         return _refused(f"--only: {error}")
+    except OSError as error:
+        return _refused(f"{error.filename or 'output'}: {error.strerror or error}")
     except KeyboardInterrupt:
         print(f"{PROGRAM}: interrupted, no report was written", file=sys.stderr)
         return 130
@@ -40,11 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(asked: argparse.Namespace, *, command: str, at: float) -> int:
     chosen = CLAIMS.select(asked.only)
+    require_folder(cache_directory())
     if asked.out:
-        try:
-            asked.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            return _refused(f"--out {asked.out} cannot be made: {error.strerror}")
+        prepare_outputs(asked.out, ["report.html", "claims.json", *_images()])
     checked = [
         one.examine(seed=asked.seed) for one in progress(chosen, lambda one: one.id)
     ]
@@ -83,6 +90,10 @@ def _write(
     print(f"wrote {len(written)} files under {out}", file=sys.stderr)
 
 
+def _images() -> list[str]:
+    return [f"figures/{name}.{kind}" for name in GALLERY for kind in KINDS]
+
+
 def _refused(reason: str) -> int:
     print(f"{PROGRAM}: {reason}", file=sys.stderr)
     return 2
@@ -100,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         prog=PROGRAM,
         description="Check every claim of the M-Loss paper and print what was found. "
         "Exit status: 0 when every verdict is the recorded one, 1 when one is not, "
-        "2 for bad arguments.",
+        "2 for bad arguments and for files that cannot be read or written.",
         epilog=f"example: {PROGRAM} --only expected-relu expected-gelu",
     )
     parser.add_argument(

@@ -36,7 +36,8 @@ def summary(checked: Sequence[Checked]) -> str:
     """Count the verdicts in words, and name those that are not the recorded ones."""
     counts = Counter(one.finding.verdict for one in checked)
     parts = [f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict]]
-    lines = [f"{len(checked)} claims: {', '.join(parts)}."]
+    noun = "claim" if len(checked) == 1 else "claims"
+    lines = [f"{len(checked)} {noun}: {', '.join(parts)}."]
     lines += [
         f"NOT AS RECORDED: {one.claim.id} is recorded as {one.claim.recorded} and is "
         f"now {one.finding.verdict}."

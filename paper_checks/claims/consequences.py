@@ -71,22 +71,27 @@ def activation_ranking() -> Finding:
     k, sigma = _grid()
     ratio = expected_mloss("gelu", k, sigma) / expected_mloss("relu", k, sigma)
     wide = k >= 1
-    crossing = _gelu_relu_crossing()
+    crossings = [_gelu_relu_crossing(each) for each in RATIOS]
+    first, last = min(crossings), max(crossings)
     printed_order = bool((ratio < 1).all())
     return Finding(
         Verdict.CONFIRMED if printed_order else Verdict.CORRECTED,
         found=f"for k >= 1 and k/sigma from 2 to 10,000 GELU is {ratio[wide].min():.3f}"
-        f" to {ratio[wide].max():.3f} times ReLU; they cross at k = {crossing:.3f} as "
-        "sigma falls, and GELU is below only for narrower k",
+        f" to {ratio[wide].max():.3f} times ReLU; they cross between k = {first:.3f} "
+        f"and {last:.3f} ({crossings[-1]:.3f} at k/sigma = {RATIOS[-1]:,.0f}, "
+        f"{crossings[0]:.3f} at {RATIOS[0]:.0f}), and GELU is below only for narrower "
+        "k",
         uncertainty=f"{QUADRATURE:.0e}, the quadrature of the exact GELU values",
         how=(How.SYMBOLIC,),
         truth=f"GELU's expected M-Loss is above ReLU's wherever k >= 1, by up to "
-        f"{ratio.max() - 1:.0%}, and below it only for pre-activations within about "
-        f"{crossing:.2f} of zero.",
+        f"{ratio.max() - 1:.0%}, and below it only for pre-activations within "
+        f"{crossings[-1]:.2f} (sigma << k) to {crossings[0]:.2f} (sigma = k/2) of "
+        "zero.",
         numbers={
             "ratio_min": float(ratio[wide].min()),
             "ratio_max": float(ratio.max()),
-            "crossing_k": crossing,
+            "crossing_k_min": first,
+            "crossing_k_max": last,
         },
     )
 
@@ -209,11 +214,11 @@ def _monotone(name: str, slopes: list[Array], *, expected_sign: int) -> Finding:
     )
 
 
-def _gelu_relu_crossing() -> float:
-    """Find the k at which GELU and ReLU expect the same, for sigma = k / 10,000."""
+def _gelu_relu_crossing(ratio: float) -> float:
+    """Find the k at which GELU and ReLU expect the same, for sigma = k / ratio."""
 
     def difference(k: float) -> float:
-        sigma = k / 10_000
+        sigma = k / ratio
         gelu, relu = (expected_mloss(f, k, sigma) for f in ("gelu", "relu"))
         return float(gelu / relu - 1)
 

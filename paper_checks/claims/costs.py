@@ -95,8 +95,8 @@ def cost_of_one_layer() -> Finding:
 @claim(
     "cost-of-all-layers",
     where="Section 6.3",
-    states="Over the whole merge, M-TIES costs much less than passing the input to "
-    "each model individually",
+    states="Our question: does M-TIES cost much less than passing the input to each "
+    "model individually over the whole merge too, not for one layer only?",
     recorded="corrected",
 )
 def cost_of_all_layers() -> Finding:

@@ -77,8 +77,8 @@ def _judged(marks: list[Marks]) -> Finding:
         + (f" ({displaced} of them right below a deserved mark)" if surplus else ""),
         uncertainty=_EXTRACTION,
         how=(How.ARITHMETIC,),
-        truth=f"In the text we read, {_listed(missing)} is second best without an "
-        f"underline, and {_listed(surplus)} is underlined without being second best."
+        truth="In the text we read, without an underline though second best: "
+        f"{_listed(missing)}; underlined without being second best: {_listed(surplus)}."
         if wrong
         else "",
         numbers={"missing": len(missing), "surplus": len(surplus)},

@@ -70,8 +70,8 @@ def readings() -> Iterator[Reading]:
 @claim(
     "alternative-readings",
     where="Section 4",
-    states="Under some other reading of x, a, b or D the printed constants 0.3989 "
-    "(ReLU) and 0.25 (GELU) are right",
+    states="Our question: are the printed constants 0.3989 (ReLU) and 0.25 (GELU) "
+    "right under some other reading of x, a, b or D?",
     recorded="refuted",
 )
 def alternative_readings() -> Finding:

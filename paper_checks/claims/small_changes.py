@@ -25,7 +25,8 @@ def change_from_first_row(number: int, backbone: str) -> Finding:
         Verdict.CONFIRMED if little else Verdict.CORRECTED,
         found=f"the average moves by at most {of_average} and a task by {of_cell} "
         f"({task}), beside a lead of {lead} over the next method",
-        uncertainty="none for the printed cells; one run a row",
+        uncertainty="none for the printed cells; one run a row; that little means a "
+        "tenth of the lead is our threshold",
         how=(How.ARITHMETIC,),
         truth="" if little else "The change is more than a tenth of M-TIES' lead.",
         numbers={"average": float(of_average), "task": float(of_cell)},

@@ -133,7 +133,8 @@ def low_deviation() -> Finding:
         Verdict.CONFIRMED if confirmed else Verdict.REFUTED,
         found=f"{of_average:.3f} points in the average and {spread[widest]} in {widest}"
         f", the widest, beside a lead of {margin:.2f} over the next method",
-        uncertainty=f"with three seeds, 95 %: between {low:.2f} and {high:.2f} points",
+        uncertainty=f"with three seeds, 95 %: between {low:.2f} and {high:.2f} points; "
+        "that low means a tenth of the lead is our threshold",
         how=(How.ARITHMETIC,),
         truth="" if confirmed else "The deviation is comparable with the lead.",
         numbers={"std_of_average": of_average, "lead": margin},

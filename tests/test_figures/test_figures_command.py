@@ -46,17 +46,43 @@ def test_an_unknown_name_is_refused_before_any_drawing(gallery, tmp_path, capsys
     assert names(tmp_path) == []
 
 
-@pytest.mark.usefixtures("gallery")
-def test_a_negative_seed_is_refused(tmp_path, capsys):
-    assert main(["--out", str(tmp_path), "--seed", "-1"]) == 2
-    assert "--seed must be at least 0, got -1" in capsys.readouterr().err
+@pytest.mark.parametrize("seed", ["-1", "one", str(2**31), "9" * 30])
+def test_a_seed_out_of_bounds_is_refused(gallery, tmp_path, capsys, seed):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--out", str(tmp_path), "--seed", seed])
+    assert stopped.value.code == 2
+    assert "--seed: must be from 0 to 2147483647" in capsys.readouterr().err
+    assert gallery == []
 
 
 @pytest.mark.usefixtures("gallery")
 def test_an_impossible_folder_is_refused(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["--out", str(tmp_path / "file")]) == 2
-    assert "cannot be made: File exists" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert message == f"python -m figures: {tmp_path / 'file'}: File exists\n"
+
+
+def test_a_folder_in_place_of_a_file_is_refused_before_any_drawing(
+    gallery, tmp_path, capsys
+):
+    taken = tmp_path / "second.svg"
+    taken.mkdir()
+    assert main(["--out", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert message == f"python -m figures: {taken}: Is a directory\n"
+    assert gallery == []
+
+
+def test_a_cache_that_is_a_file_is_refused_with_one_line(monkeypatch, tmp_path, capsys):
+    def unreadable(_):
+        (tmp_path / "cache").touch()
+        (tmp_path / "cache").mkdir()
+
+    monkeypatch.setattr(command, "GALLERY", {"first": Plate("One.", unreadable)})
+    assert main(["--out", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert message == f"python -m figures: {tmp_path / 'cache'}: File exists\n"
 
 
 def test_the_map_of_the_printed_error_is_drawn_from_the_theory(tmp_path):

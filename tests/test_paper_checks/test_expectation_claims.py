@@ -104,6 +104,16 @@ def test_a_ratio_that_depends_on_the_slope_is_refuted(monkeypatch):
     assert examine("leaky-relu-ratio").finding.verdict == Verdict.REFUTED
 
 
+def test_gelu_and_relu_cross_at_a_k_that_grows_with_sigma_over_k():
+    numbers = examine("activation-ranking").finding.numbers
+    low, high = numbers["crossing_k_min"], numbers["crossing_k_max"]
+    for k, ratio in ((low, 10_000), (high, 2)):
+        gelu, relu = (theory.expected_mloss(f, k, k / ratio) for f in ("gelu", "relu"))
+        # brentq finds k to 1e-12, and the ratio's slope in k is of order 1.
+        assert gelu / relu == pytest.approx(1, abs=1e-9)
+    assert low < high
+
+
 def test_a_noisy_simulation_settles_nothing():
     exact = np.array([1.0, 1.0])
     noisy = two_routes.Agreement(1.0, exact, exact, stderr=np.array([0.1, 0.1]))

@@ -71,6 +71,46 @@ def test_an_out_that_is_a_file_exits_2(tmp_path, capsys):
     assert str(occupied) in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("taken", ["figures", "claims.json/", "figures/small.png/"])
+def test_a_place_that_is_taken_exits_2_before_any_check(tmp_path, capsys, taken):
+    path = tmp_path / taken
+    path.parent.mkdir(exist_ok=True)
+    if taken.endswith("/"):
+        path.mkdir()
+    else:
+        path.touch()
+    assert command.main(["--out", str(tmp_path), "--only", *LIGHT]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert str(path) in shown.err
+
+
+def test_a_cache_that_is_a_file_exits_2_before_any_check(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MLOSS_CACHE", str(tmp_path / "file" / "cache"))
+    assert command.main(["--only", *LIGHT]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == (
+        f"python -m paper_checks: {tmp_path / 'file'}: Not a directory\n"
+    )
+
+
+def test_a_disk_that_fills_exits_2_with_one_line(tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command, "write_outputs", full)
+    assert command.main(["--out", str(tmp_path), "--only", LIGHT[0]]) == 2
+    assert "output: No space left on device\n" in capsys.readouterr().err
+
+
+def test_one_claim_is_counted_in_the_singular(capsys):
+    assert command.main(["--only", LIGHT[0]]) == 0
+    assert "1 claim: 1 confirmed." in capsys.readouterr().out
+
+
 def test_json_is_the_records(capsys):
     assert command.main(["--json", "--only", *LIGHT]) == 0
     records = json.loads(capsys.readouterr().out)
