@@ -1,4 +1,4 @@
-"""Elementwise activations in torch, by name."""
+"""Elementwise activations in torch, by the names of `theory.activations`."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -29,6 +29,11 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
     {
         "relu": functional.relu,
         "leaky_relu": partial(functional.leaky_relu, negative_slope=0.01),
+        "prelu": partial(functional.leaky_relu, negative_slope=0.25),
+        "relu6": functional.relu6,
+        "hard_swish": functional.hardswish,
+        "elu": functional.elu,
+        "selu": functional.selu,
         "gelu": functional.gelu,
         "gelu_tanh": partial(functional.gelu, approximate="tanh"),
         "quick_gelu": quick_gelu,
@@ -36,6 +41,7 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
         "softplus": functional.softplus,
         "mish": functional.mish,
         "tanh": torch.tanh,
+        "sigmoid": torch.sigmoid,
         "identity": identity,
     }
 )

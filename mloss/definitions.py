@@ -1,5 +1,7 @@
 """M-Loss of one set of pre-activations (paper Definitions 3.3 to 3.6)."""
 
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -24,9 +26,13 @@ def node_mloss(
     loss is divided by |f(sum_i w_i h_i)| + eps (Eq. 7). In the units of f.
 
     The two terms cancel when the models are close: what is left is uncertain by
-    about the rounding of f(h), so pass float64 where that matters. Raises ValueError
-    for h that is not finite or lacks an axis, for weights that do not fit, for an
-    unknown activation, and for eps <= 0.
+    about the rounding of f(h), so pass float64 where that matters. Half precision is
+    computed and returned in float32.
+
+    Raises TypeError for h that is no floating-point tensor. Raises ValueError for h
+    that is not finite or lacks an axis, for weights that do not fit, for an unknown
+    activation or one whose values are not finite or not of the shape of its input,
+    and for eps that is not positive in the precision of the result.
     """
     merged, ensembled = both_sides(h, activation, weights=weights)
     loss = (merged - ensembled).abs()
@@ -44,13 +50,14 @@ def layer_mloss(
     """L2 norm over the nodes of a layer's discrepancy, for every sample (Eq. 3).
 
     With `normalized` it is divided by ||f(sum_i w_i h_i)|| + eps (Eq. 6). Arguments,
-    cancellation and errors are those of `node_mloss`.
+    cancellation and errors are those of `node_mloss`; a norm that overflows is a
+    ValueError too.
     """
     merged, ensembled = both_sides(h, activation, weights=weights)
-    loss: Tensor = vector_norm(merged - ensembled, dim=-1)
+    loss = _norm(merged - ensembled)
     if not normalized:
         return loss
-    return relative(loss, vector_norm(merged, dim=-1), eps=eps)
+    return relative(loss, _norm(merged), eps=eps)
 
 
 def both_sides(
@@ -60,20 +67,46 @@ def both_sides(
     weights: Weights = None,
 ) -> tuple[Float[Tensor, "*batch node"], Float[Tensor, "*batch node"]]:
     """f(sum_i w_i h_i) and sum_i w_i f(h_i): the merge and the ensemble at a layer."""
+    if not isinstance(h, Tensor) or not h.is_floating_point():
+        got = h.dtype if isinstance(h, Tensor) else type(h).__name__
+        raise TypeError(f"h must be a floating-point tensor, got {got}")
     if h.ndim < 2:
         raise ValueError(f"h must have shape [q, ..., node], got {tuple(h.shape)}")
     if not torch.isfinite(h).all():
         raise ValueError("h must be finite, got an infinity or a NaN")
-    f = resolve(activation)
+    if h.dtype in (torch.float16, torch.bfloat16):
+        h = h.float()
+    f = partial(_apply, resolve(activation))
     w = merging_weights(weights, q=len(h))
     # One model at a time, so that no temporary grows with q.
     return f(weighted_sum(w, h)), weighted_sum(w, map(f, h))
+
+
+def _apply(activation: Activation, h: Float[Tensor, "*shape"]) -> Tensor:
+    """Values of an activation, once they are known to be numbers, one for each h."""
+    values = activation(h)
+    if not isinstance(values, Tensor) or values.shape != h.shape:
+        got = getattr(values, "shape", type(values).__name__)
+        raise ValueError(
+            f"activation must map a tensor of shape {tuple(h.shape)} to one like it, "
+            f"got {got}"
+        )
+    if not torch.isfinite(values).all():
+        raise ValueError("activation must be finite on h, got an infinity or a NaN")
+    return values
+
+
+def _norm(values: Float[Tensor, "*batch node"]) -> Float[Tensor, "*batch"]:
+    norm: Tensor = vector_norm(values, dim=-1)
+    if not torch.isfinite(norm).all():
+        raise ValueError(f"h is too large: the norm overflows {norm.dtype}")
+    return norm
 
 
 def relative(
     loss: Float[Tensor, "*shape"], size: Float[Tensor, "*shape"], *, eps: float
 ) -> Float[Tensor, "*shape"]:
     """Loss over size + eps: the normalised forms of Eqs. 6 and 7."""
-    if not eps > 0:
-        raise ValueError(f"eps must be positive, got {eps}")
+    if not torch.tensor(eps, dtype=loss.dtype) > 0:
+        raise ValueError(f"eps must be positive in {loss.dtype}, got {eps}")
     return loss / (size + eps)

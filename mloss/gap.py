@@ -1,7 +1,7 @@
 """How far the outputs of a merge are from the ensemble of its sources."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mloss.inference import Data, architecture, batches, check_fits, evaluating, forward
 from mloss.running_mean import RunningMean
-from mloss.states import State, state_of
+from mloss.states import State, listed, state_of
 from mloss.weights import Weights, merging_weights, weighted_sum
 
 
@@ -31,7 +31,7 @@ class Gap:
 
 def gap(
     merged: nn.Module | State,
-    sources: Sequence[nn.Module | State],
+    sources: Iterable[nn.Module | State],
     data: Data,
     *,
     model: nn.Module | None = None,
@@ -44,12 +44,12 @@ def gap(
     parameters. Distances are computed in float64. Raises ValueError for data that
     are empty, models that do not fit, and outputs that are not finite.
     """
-    if not sources:
-        raise ValueError("sources must hold at least one model, got none")
-    run_in = architecture(model, [merged, *sources])
+    sources = listed(sources)
+    run_in = architecture(model, sources, merged=merged)
     states = [state_of(m) for m in (merged, *sources)]
     for state in states:
         check_fits(run_in, state)
+    _check_dtypes(states)
     w = merging_weights(weights, q=len(sources))
     distance, size = RunningMean(), RunningMean()
     with evaluating(run_in):
@@ -61,6 +61,18 @@ def gap(
     mean, norm = distance.mean.item(), size.mean.item()
     stderr = distance.stderr.item()
     return Gap(mean, stderr, _ratio(mean, norm), samples=distance.count)
+
+
+def _check_dtypes(states: list[dict[str, Tensor]]) -> None:
+    """Raise ValueError where a source's entry has another dtype than the merge's."""
+    merged, *sources = states
+    for index, source in enumerate(sources):
+        for key, value in merged.items():
+            if source[key].dtype != value.dtype:
+                raise ValueError(
+                    f"{key!r} has dtype {source[key].dtype} in source {index}, "
+                    f"{value.dtype} in merged"
+                )
 
 
 def _flat_output(

@@ -29,7 +29,8 @@ def batches(data: Data) -> Iterator[Tensor]:
     """Batches of inputs, samples along the first axis; one tensor is one batch.
 
     Raises TypeError for a batch that is not a tensor, and ValueError for one without
-    samples and for data without batches.
+    samples, for floating-point numbers along one axis, which are one sample without
+    its batch axis, and for data without batches.
     """
     index = -1
     for index, batch in enumerate([data] if isinstance(data, Tensor) else data):
@@ -39,25 +40,41 @@ def batches(data: Data) -> Iterator[Tensor]:
             )
         if batch.ndim == 0 or len(batch) == 0:
             raise ValueError(f"batch {index} of data has no samples")
+        if batch.ndim == 1 and batch.is_floating_point():
+            raise ValueError(
+                f"batch {index} of data must have shape [sample, ...], got "
+                f"{tuple(batch.shape)}: one sample is a batch of length 1"
+            )
         yield batch
     if index < 0:
         raise ValueError("data must hold at least one batch, got none")
 
 
 def architecture(
-    model: nn.Module | None, candidates: Iterable[nn.Module | State]
+    model: nn.Module | None,
+    sources: Iterable[nn.Module | State],
+    **others: nn.Module | State,
 ) -> nn.Module:
-    """Return `model`, or else the first module among the candidates.
+    """Return `model`, or else the first module among the others and the sources.
 
-    Raises ValueError when there is none: state dicts alone cannot be run.
+    Raises ValueError when there is none, since state dicts alone cannot be run, and
+    naming the first module whose printed form, its layers and their options, differs
+    from that of the one returned. What a module computes in its own forward is not
+    in the printed form.
     """
-    if model is not None:
-        return model
-    modules = (c for c in candidates if isinstance(c, nn.Module))
-    found = next(modules, None)
-    if found is None:
+    candidates = {"model": model} | others
+    candidates |= {f"source {index}": source for index, source in enumerate(sources)}
+    modules = {n: m for n, m in candidates.items() if isinstance(m, nn.Module)}
+    if not modules:
         raise ValueError("model must give the architecture that state dicts run in")
-    return found
+    first, run_in = next(iter(modules.items()))
+    for name, module in modules.items():
+        if repr(module) != repr(run_in):
+            raise ValueError(
+                f"{name} is another architecture than {first}: "
+                "their printed layers or options differ"
+            )
+    return run_in
 
 
 def check_fits(model: nn.Module, state: State) -> None:

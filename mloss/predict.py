@@ -95,7 +95,7 @@ def _fast(activation: str | theory.Activation) -> bool:
     quadrature takes tens of milliseconds a node.
     """
     leaky = isinstance(activation, theory.LeakyReLU)
-    return leaky or activation in ("relu", "leaky_relu", "gelu", "identity")
+    return leaky or activation in ("relu", "leaky_relu", "prelu", "gelu", "identity")
 
 
 def _defined(formula: Formula, activation: str | theory.Activation, **law: Any) -> bool:

@@ -21,11 +21,15 @@ def recorded_inputs(
         raise KeyError(f"{type(model).__name__} has no submodule named {missing}")
     seen: dict[str, Tensor] = {}
 
-    def keep(name: str, _: nn.Module, args: tuple[Tensor]) -> None:
-        seen[name] = args[0].detach()
+    def keep(
+        name: str, _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]
+    ) -> None:
+        seen[name] = (*args, *kwargs.values())[0].detach()
 
     with ExitStack() as stack:
         for name in names:
-            handle = modules[name].register_forward_pre_hook(partial(keep, name))
+            handle = modules[name].register_forward_pre_hook(
+                partial(keep, name), with_kwargs=True
+            )
             stack.callback(handle.remove)
         yield seen

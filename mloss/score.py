@@ -1,6 +1,6 @@
 """M-Loss of every activation site of a network, with theory's prediction beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +17,7 @@ from mloss.predict import Prediction, predict
 from mloss.recording import recorded_inputs
 from mloss.running_mean import RunningMean, token_means
 from mloss.sites import Site, find_sites
-from mloss.states import State, matched
+from mloss.states import State, listed, matched
 from mloss.weights import Weights, merging_weights
 
 
@@ -55,7 +55,7 @@ class Score:
 
 def score(
     base: nn.Module | State,
-    sources: Sequence[nn.Module | State],
+    sources: Iterable[nn.Module | State],
     data: Data,
     *,
     model: nn.Module | None = None,
@@ -76,7 +76,8 @@ def score(
     """
     if inputs not in ("merge", "base"):
         raise ValueError(f"inputs must be 'merge' or 'base', got {inputs!r}")
-    run_in = architecture(model, [base, *sources])
+    sources = listed(sources)
+    run_in = architecture(model, sources, base=base)
     start, states = matched(base, sources)
     check_fits(run_in, start)
     w = merging_weights(weights, q=len(states))

@@ -51,14 +51,18 @@ def find_sites(model: nn.Module, example: Tensor) -> tuple[Site, ...]:
     Looks for an nn.Linear, nn.Conv1d or nn.Conv2d whose output goes into an
     activation: a function of torch or a module without parameters that maps each
     element on its own. Not seen: an activation written out in the network's own
-    forward (put it in a module), or one with parameters (PReLU). A layer whose output
-    also enters a product or a second activation is not a site, since what acts on it
-    is then more than the one function. The model runs in evaluation mode and keeps
-    its training flags; no hook stays.
+    forward, clamp(min=0) among them (put it in a module), or one with parameters
+    (PReLU). A layer whose output also enters a product or a second activation is not
+    a site, since what acts on it is then more than the one function. The model runs
+    in evaluation mode and keeps its training flags; no hook stays.
 
-    Raises ValueError where there is no site, and where the layer of a site runs more
-    than once in a forward pass.
+    Raises TypeError for what is no model or no tensor, and ValueError where there is
+    no site or the layer of a site runs more than once in a forward pass.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+    if not isinstance(example, Tensor):
+        raise TypeError(f"example must be a tensor, got {type(example).__name__}")
     device = next((p.device for p in model.parameters()), example.device)
     trace = _Trace()
     with evaluating(model):
@@ -125,8 +129,10 @@ class _Trace(TorchFunctionMode):
                 mark = partial(self._mark, name)
                 stack.callback(module.register_forward_hook(mark).remove)
             elif not _holds_tensors(module) and not isinstance(module, nn.Sequential):
-                stack.callback(module.register_forward_pre_hook(self._enter).remove)
-                stack.callback(module.register_forward_hook(self._leave).remove)
+                enter = module.register_forward_pre_hook(self._enter, with_kwargs=True)
+                leave = module.register_forward_hook(self._leave, with_kwargs=True)
+                stack.callback(enter.remove)
+                stack.callback(leave.remove)
         return stack
 
     def __torch_function__(
@@ -136,13 +142,15 @@ class _Trace(TorchFunctionMode):
         args: tuple[object, ...] = (),
         kwargs: dict[str, object] | None = None,
     ) -> object:
-        options = kwargs or {}
+        options = dict(kwargs or {})
         result = func(*args, **options)
         if self._inside is None and func in _PRODUCTS:
-            self._multiplied.update(filter(None, map(self._layer_of, args)))
-        elif self._inside is None and func in _FUNCTIONS and args:
-            self._consume(args[0], _OnACopy(func, args[1:], options))
-            self._forget_in_place(args[0], result)
+            factors = (*args, *options.values())
+            self._multiplied.update(filter(None, map(self._layer_of, factors)))
+        elif self._inside is None and func in _FUNCTIONS:
+            value = args[0] if args else options.pop("input", None)
+            self._consume(value, _OnACopy(func, args[1:], options))
+            self._forget_in_place(value, result)
         return result
 
     def _mark(self, name: str, *call: Any) -> None:
@@ -150,18 +158,28 @@ class _Trace(TorchFunctionMode):
         self._calls[name] += 1
         self._origins[id(out)] = (name, out)
 
-    def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def _enter(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        values = (*args, *kwargs.values())
         # What a submodule of an activation does is that activation's own affair.
-        if self._inside is None and len(args) == 1 and self._layer_of(args[0]):
+        if self._inside is None and len(values) == 1 and self._layer_of(values[0]):
             activation = _OnACopy(module)
-            if _maps_elementwise(activation, like=args[0]):
+            if _maps_elementwise(activation, like=values[0]):
                 self._inside = module
-                self._consume(args[0], activation)
+                self._consume(values[0], activation)
 
-    def _leave(self, module: nn.Module, args: tuple[object, ...], out: object) -> None:
+    def _leave(
+        self,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        out: object,
+    ) -> None:
         if self._inside is module:
             self._inside = None
-            self._forget_in_place(args[0], out)
+            (value,) = (*args, *kwargs.values())
+            self._forget_in_place(value, out)
 
     def _consume(self, value: object, activation: _OnACopy) -> None:
         if layer := self._layer_of(value):

@@ -1,6 +1,6 @@
 """Parameters of models as state dicts that can be compared and merged."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,20 @@ def state_of(model: nn.Module | State) -> dict[str, Tensor]:
     return {key: value.detach() for key, value in state.items()}
 
 
+def listed(sources: Iterable[nn.Module | State]) -> list[nn.Module | State]:
+    """Source models as a list, so that a generator can be gone through twice.
+
+    Raises TypeError for one model in place of several, and ValueError for none.
+    """
+    if isinstance(sources, nn.Module | Mapping):
+        raise TypeError("sources must be a sequence of models, got one model")
+    if not (models := list(sources)):
+        raise ValueError("sources must hold at least one model, got none")
+    return models
+
+
 def matched(
-    base: nn.Module | State, sources: Sequence[nn.Module | State]
+    base: nn.Module | State, sources: Iterable[nn.Module | State]
 ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
     """States of a base model and its source models, once they are known to match.
 
@@ -33,13 +45,9 @@ def matched(
     keys, shapes, dtypes and devices of the base, where an entry is not finite, and
     where integer entries (counters, position ids) differ: those cannot be merged.
     """
-    if isinstance(sources, nn.Module | Mapping):
-        raise TypeError("sources must be a sequence of models, got one model")
-    if not sources:
-        raise ValueError("sources must hold at least one model, got none")
     start = state_of(base)
     _check_finite(start, "the base")
-    states = [state_of(source) for source in sources]
+    states = [state_of(source) for source in listed(sources)]
     for index, state in enumerate(states):
         _check_matches(start, state, f"source {index}")
     return start, states

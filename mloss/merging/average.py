@@ -1,6 +1,6 @@
 """Simple averaging of the source models."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
@@ -10,7 +10,7 @@ from mloss.weights import Weights, merging_weights, weighted_sum
 
 def average(
     base: nn.Module | State,
-    sources: Sequence[nn.Module | State],
+    sources: Iterable[nn.Module | State],
     *,
     weights: Weights = None,
 ) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """DARE: keep entries at random and rescale them, then merge (Yu et al. 2024)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from mloss.weights import Weights, merging_weights
 
 def dare(
     base: nn.Module | State,
-    sources: Sequence[nn.Module | State],
+    sources: Iterable[nn.Module | State],
     *,
     generator: torch.Generator,
     weights: Weights = None,
@@ -26,10 +26,15 @@ def dare(
 
     Each entry of a task vector is kept with probability `density` and then divided by
     it, so that its mean is unchanged; election and combination are those of `ties`.
-    Raises ValueError for a density outside (0, 1] and as `ties` does.
+    Raises ValueError for a density outside (0, 1] and as `ties` does, and TypeError
+    for another kind of generator.
     """
     if not 0 < density <= 1:
         raise ValueError(f"density must be a fraction in (0, 1], got {density}")
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator must be a torch.Generator, got {type(generator).__name__}"
+        )
     start, states = matched(base, sources)
     w = merging_weights(weights, q=len(states))
 

@@ -1,6 +1,6 @@
 """M-TIES: TIES with keep rates ranked by node M-Loss (paper Algorithm 1)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
@@ -20,7 +20,7 @@ from mloss.weights import Weights, merging_weights
 
 def m_ties(
     base: nn.Module | State,
-    sources: Sequence[nn.Module | State],
+    sources: Iterable[nn.Module | State],
     *,
     model: nn.Module,
     data: Data,

@@ -1,6 +1,6 @@
 """One front door to every merging method."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +13,7 @@ from mloss.merging.dare import dare
 from mloss.merging.m_ties import m_ties
 from mloss.merging.task_arithmetic import task_arithmetic
 from mloss.merging.ties import ties
-from mloss.states import State
+from mloss.states import State, listed
 
 Method = Callable[..., dict[str, Tensor]]
 
@@ -41,7 +41,7 @@ class Merged:
 
 def merge(
     base: nn.Module | State,
-    sources: Sequence[nn.Module | State],
+    sources: Iterable[nn.Module | State],
     *,
     method: str,
     model: nn.Module | None = None,
@@ -52,17 +52,19 @@ def merge(
 
     Only the methods in `DATA_METHODS` use `data` (batches of unlabelled inputs) and
     `model` (the architecture; needed where base and sources are state dicts). Nothing
-    that is passed in changes. Raises ValueError for an unknown method or missing
-    data or model, TypeError for an option that the method does not have, and what the
-    method raises.
+    that is passed in changes. Raises ValueError for an unknown method, missing data
+    or model, and where a method that runs the model gets modules of different
+    architectures; TypeError for an option that the method does not have; and what
+    the method raises.
     """
+    sources = listed(sources)
     if method not in METHODS:
         known = ", ".join(METHODS)
         raise ValueError(f"method {method!r} is not one of: {known}")
     if method in DATA_METHODS:
         if data is None:
             raise ValueError(f"data must be given: {method} looks at unlabelled inputs")
-        run_in = architecture(model, [base, *sources])
+        run_in = architecture(model, sources, base=base)
         state = METHODS[method](base, sources, model=run_in, data=data, **options)
     else:
         state = METHODS[method](base, sources, **options)

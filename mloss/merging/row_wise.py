@@ -1,6 +1,6 @@
 """TIES with a budget for each node of chosen layers, as Algorithm 1 trims."""
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -20,7 +20,7 @@ Scores = Callable[[State, str], Float[Tensor, " node"]]
 
 def row_wise_ties(
     base: nn.Module | State,
-    sources: Sequence[nn.Module | State],
+    sources: Iterable[nn.Module | State],
     *,
     layers: Mapping[str, Sequence[str]],
     scores: Scores,
@@ -38,12 +38,16 @@ def row_wise_ties(
     fraction of its parameters, weight row and bias together, that each node keeps; a
     sign is elected and the sources combined. With "weighted_sum" the step is line
     22's sum_i w_i ElectPruned(T_i). M-TIES scores by M-Loss (`m_ties`); random or
-    reversed scores are its controls. Raises ValueError as `ties` and `keep_rates` do.
+    reversed scores are its controls.
+
+    Raises ValueError as `ties` and `keep_rates` do, and where a parameter of these
+    layers is tied to another: one tensor would get two merged values.
     """
     check_rates(density, spread=spread)
     start, states = matched(base, sources)
     w = merging_weights(weights, q=len(states))
     by_node = {key for keys in layers.values() for key in keys}
+    _check_untied(start, by_node)
     rest, *others = [_without(state, by_node) for state in (start, *states)]
     merged = start | ties(rest, others, weights=w, density=density, combine=combine)
     for layer, keys in layers.items():
@@ -55,6 +59,18 @@ def row_wise_ties(
         for key, part in zip(keys, parts, strict=True):
             merged[key] = moved(start[key], part.reshape(start[key].shape))
     return merged
+
+
+def _check_untied(state: State, by_node: Container[str]) -> None:
+    """Raise ValueError where a key of `by_node` shares its tensor with another key."""
+    first_at: dict[tuple[int, torch.Size], str] = {}
+    for key, value in state.items():
+        first = first_at.setdefault((value.data_ptr(), value.shape), key)
+        if first != key and (first in by_node or key in by_node):
+            raise ValueError(
+                f"{first!r} and {key!r} are tied to one tensor: "
+                "it cannot be merged node by node"
+            )
 
 
 def _without(state: State, keys: Container[str]) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Task arithmetic: add scaled task vectors to the base (Ilharco et al. 2022)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import partial
 
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from mloss.weights import Weights, merging_weights, weighted_sum
 
 def task_arithmetic(
     base: nn.Module | State,
-    sources: Sequence[nn.Module | State],
+    sources: Iterable[nn.Module | State],
     *,
     weights: Weights = None,
     scale: float = 1.0,

@@ -1,6 +1,6 @@
 """TIES-Merging: trim, elect a sign, merge who agrees (Yadav et al. 2023)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from mloss.weights import Weights, merging_weights
 
 def ties(
     base: nn.Module | State,
-    sources: Sequence[nn.Module | State],
+    sources: Iterable[nn.Module | State],
     *,
     weights: Weights = None,
     density: float = 0.2,

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from jaxtyping import config
 from torch.testing import assert_close
 
 from mloss import layer_mloss, node_mloss
@@ -13,6 +14,12 @@ EPS = torch.finfo(torch.float64).eps
 names = st.sampled_from(sorted(ACTIVATIONS))
 seeds = st.integers(0, 2**31)
 model_counts = st.integers(1, 6)
+
+
+@pytest.fixture
+def unchecked_shapes(monkeypatch):
+    """No shape checks, which would answer before our own, as outside the tests."""
+    monkeypatch.setattr(config, "jaxtyping_disable", True)
 
 
 def pre_activations(seed, *, q, scale=1.0):
@@ -133,6 +140,62 @@ def test_a_model_of_weight_zero_does_not_count():
 def test_float32_stays_float32():
     h, _ = pre_activations(0, q=2)
     assert node_mloss(h.float(), "gelu").dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("mloss", [node_mloss, layer_mloss])
+def test_half_precision_is_computed_in_float32(mloss, dtype):
+    h = pre_activations(0, q=2, scale=100.0)[0].to(dtype)
+    # In float16 an eps of 1e-8 rounds to zero, and squares of h overflow.
+    options = {"normalized": True, "eps": 1e-8}
+    ours = mloss(1e2 * h, "relu", **options)
+    assert ours.dtype == torch.float32
+    assert torch.equal(ours, mloss((1e2 * h).float(), "relu", **options))
+
+
+@pytest.mark.parametrize("mloss", [node_mloss, layer_mloss])
+def test_an_eps_that_rounds_to_zero(mloss):
+    h = -torch.ones(2, 3)
+    with pytest.raises(ValueError, match=r"eps must be positive in torch\.float32"):
+        mloss(h, "relu", normalized=True, eps=1e-60)
+
+
+@pytest.mark.parametrize(
+    ("activation", "h", "complaint"),
+    [
+        ("gelu", torch.full((2, 3), 3e38), "activation must be finite"),
+        (torch.log, -torch.ones(2, 3), "activation must be finite"),
+        (lambda x: x.sum(), torch.ones(2, 3), r"activation must map .*\(3,\) to one"),
+        (lambda x: x.tolist(), torch.ones(2, 3), "activation must map .* got list"),
+    ],
+)
+@pytest.mark.parametrize("mloss", [node_mloss, layer_mloss])
+def test_what_is_no_activation_on_h(mloss, activation, h, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        mloss(h, activation)
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_a_norm_that_overflows(normalized):
+    h = torch.tensor([[3e38, 3e38], [-3e38, -3e38]])
+    with pytest.raises(ValueError, match="h is too large"):
+        layer_mloss(h, torch.abs, normalized=normalized)
+
+
+@pytest.mark.parametrize(
+    ("h", "got"),
+    [
+        ([[1.0], [2.0]], "list"),
+        (torch.ones(2, 3, dtype=torch.int64), r"torch\.int64"),
+        (torch.ones(2, 3, dtype=torch.bool), r"torch\.bool"),
+        (torch.ones(2, 3, dtype=torch.complex64), r"torch\.complex64"),
+    ],
+)
+@pytest.mark.parametrize("mloss", [node_mloss, layer_mloss])
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_h_that_is_no_floating_point_tensor(mloss, h, got):
+    with pytest.raises(TypeError, match=f"h must be a floating.* tensor, got {got}"):
+        mloss(h, "relu")
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

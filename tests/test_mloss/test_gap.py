@@ -53,6 +53,11 @@ def test_modules_and_state_dicts_give_the_same():
     assert by_state == gap(merged, sources, data)
 
 
+def test_sources_from_a_generator():
+    (merged, *sources), data = family(1, q=3)
+    assert gap(merged, iter(sources), data) == gap(merged, sources, data)
+
+
 def test_a_model_is_no_distance_from_itself():
     (model,), data = family(2, q=1)
     ours = gap(model, [model], data)
@@ -99,6 +104,8 @@ def test_a_bad_call_is_named():
     (merged, source), data = family(4, q=2)
     state = merged.state_dict()
     nan = {key: torch.full_like(value, math.nan) for key, value in state.items()}
+    small, single = nn.Linear(3, 2), family(4, q=1)[0][0].float()
+    (relu,), _ = family(4, q=1, bend=nn.ReLU)
     summed, pair = Summed(3, 2).double(), Pair(3, 2).double()
     cases = [
         (lambda: gap(merged, [source], []), ValueError, "data must hold at least one"),
@@ -107,12 +114,28 @@ def test_a_bad_call_is_named():
         (lambda: gap(merged, [], data), ValueError, "sources must hold at least one"),
         (lambda: gap(state, [state], data), ValueError, "model must give"),
         (lambda: gap(merged, [nan], data), ValueError, "infinity or a NaN"),
-        (lambda: gap(merged, [nn.Linear(3, 2)], data), ValueError, "'0.bias'"),
+        (lambda: gap(merged, [small.state_dict()], data), ValueError, "'0.bias'"),
         (
-            lambda: gap(nn.Linear(3, 2), [nn.Linear(3, 4)], data),
+            lambda: gap(small, [nn.Linear(3, 4).state_dict()], data),
             ValueError,
             r"'weight' has shape \(4, 3\)",
         ),
+        (
+            lambda: gap(merged, [source, relu], data),
+            ValueError,
+            "source 1 is another architecture than merged",
+        ),
+        (
+            lambda: gap(merged, [source], data, model=relu),
+            ValueError,
+            "merged is another architecture than model",
+        ),
+        (
+            lambda: gap(merged, [single], data),
+            ValueError,
+            r"'0.weight' has dtype .*float32 in source 0, .*float64 in merged",
+        ),
+        (lambda: gap(merged, [source], data[0]), ValueError, r"shape \[sample"),
         (lambda: gap(summed, [summed], data), ValueError, "one row for each of the 13"),
         (lambda: gap(pair, [pair], data), TypeError, "must return one tensor"),
         (

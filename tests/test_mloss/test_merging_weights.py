@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 
 from mloss.weights import merging_weights, weighted_sum
 
+EPS = torch.finfo(torch.float64).eps
+
 
 @given(q=st.integers(1, 64))
 def test_the_default_is_simple_averaging(q):
@@ -19,7 +21,27 @@ def test_weights_summing_to_one_in_their_own_precision_are_accepted(dtype, q, se
     given_weights = exact.to(dtype)
     accepted = merging_weights(given_weights, q=q)
     assert accepted.dtype == torch.float64
-    assert torch.equal(accepted, given_weights.double())
+    total = given_weights.double().sum()
+    assert torch.equal(accepted, given_weights.double() / total)
+
+
+def test_weights_rounded_to_float32_on_the_way_are_rescaled():
+    rounded = (torch.arange(1.0, 12.0) / 66).tolist()
+    rounded[0] += 9e-7
+    accepted = merging_weights(rounded, q=11)
+    # Eleven additions, and the rounding of each quotient.
+    assert accepted.sum().item() == pytest.approx(1, abs=16 * EPS, rel=0)
+    rounded[0] += 1e-6
+    with pytest.raises(ValueError, match="sum to 1"):
+        merging_weights(rounded, q=11)
+
+
+@pytest.mark.parametrize(
+    "weights", ["abc", ["a", "b"], {0.5: 1}, [0.5, [0.5]], torch.tensor([0.5j, 0.5])]
+)
+def test_weights_that_are_no_numbers(weights):
+    with pytest.raises(TypeError, match="weights must be real numbers"):
+        merging_weights(weights, q=2)
 
 
 @pytest.mark.parametrize(

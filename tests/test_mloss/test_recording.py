@@ -21,6 +21,13 @@ def test_what_enters_the_named_modules_in_the_last_pass():
     assert not seen["2"].requires_grad
 
 
+def test_an_input_given_by_keyword():
+    model, x = network(), torch.ones(2, 3)
+    with recorded_inputs(model, ["0"]) as seen:
+        model[0](input=x)
+    assert torch.equal(seen["0"], x)
+
+
 def test_the_hooks_are_gone_after_an_error():
     model = network()
     with pytest.raises(RuntimeError), recorded_inputs(model, ["0", "2"]):

@@ -159,7 +159,7 @@ def test_state_dicts_need_the_architecture():
         ({"inputs": "average"}, "inputs must be 'merge' or 'base'"),
         ({"weights": [1.0]}, "weights must hold one number"),
         ({"eps": 0.0}, "eps must be positive"),
-        ({"model": nn.Linear(4, 2)}, "only the state has"),
+        ({"model": nn.Linear(4, 2)}, "base is another architecture than model"),
         ({"data": []}, "data must hold"),
     ],
 )
@@ -167,6 +167,22 @@ def test_a_bad_call_is_named(options, complaint):
     base, sources, data = family(0, q=2)
     with pytest.raises(ValueError, match=complaint):
         score(base, sources, **{"data": data, **options})
+
+
+def test_sources_from_a_generator():
+    base, sources, data = family(0, q=2)
+    ours, listed = score(base, iter(sources), data), score(base, sources, data)
+    assert all(
+        torch.equal(first.node, second.node)
+        for first, second in zip(ours.sites, listed.sites, strict=True)
+    )
+
+
+def test_a_source_with_another_activation_is_named():
+    base, sources, data = family(0, q=2)
+    sources[1][1] = nn.ReLU()
+    with pytest.raises(ValueError, match="source 1 is another architecture than base"):
+        score(base, sources, data)
 
 
 @pytest.mark.gpu

@@ -79,6 +79,10 @@ def test_functions_in_a_residual_network():
         (lambda x: functional.leaky_relu(x, 0.01), "leaky_relu"),
         (lambda x: functional.leaky_relu(x, 0.3), "leaky_relu"),
         (torch.sigmoid, "sigmoid"),
+        (lambda x: functional.gelu(input=x), "gelu"),
+        (lambda x: functional.gelu(input=x, approximate="tanh"), "gelu_tanh"),
+        (lambda x: torch.relu_(input=x), "relu"),
+        (lambda x: functional.leaky_relu(input=x, negative_slope=0.3), "leaky_relu"),
     ],
 )
 def test_functions_of_torch(function, name):
@@ -94,7 +98,8 @@ def test_functions_of_torch(function, name):
         (Own(torch.sin), "Own"),
         (nn.GELU("tanh"), "gelu_tanh"),
         (nn.Sequential(nn.SiLU(), nn.Dropout()), "silu"),
-        (nn.ELU(), "ELU"),
+        (nn.ELU(), "elu"),
+        (nn.ELU(0.5), "ELU"),
     ],
 )
 def test_modules_that_map_elementwise(module, name):
@@ -124,6 +129,7 @@ def test_what_is_no_elementwise_activation(module):
     [
         lambda x: x * torch.sigmoid(x),
         lambda x: torch.sigmoid(1.702 * x) * x,
+        lambda x: torch.mul(input=x, other=torch.sigmoid(x)),
         lambda x: functional.relu(x) + torch.tanh(x),
     ],
 )
@@ -174,6 +180,34 @@ def test_the_site_of_a_network_in_training_does_not_drop():
     (site,) = find_sites(model, torch.ones(3, 5))
     h = torch.ones(1000)
     assert torch.equal(site.activation(h), functional.silu(h))
+
+
+class ByKeyword(nn.Module):
+    """Calls its layers and its activation with keywords."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(5, 7), nn.Linear(7, 5)
+        self.bend = Own(lambda x: x * torch.sigmoid(1.702 * x))
+
+    def forward(self, x):
+        return self.second(input=self.bend(x=self.first(input=x)))
+
+
+def test_submodules_called_by_keyword():
+    assert layers(ByKeyword()) == [("first", "quick_gelu")]
+
+
+@pytest.mark.parametrize(
+    ("model", "example", "complaint"),
+    [
+        ({}, torch.ones(3, 5), "model must be an nn.Module, got dict"),
+        (nn.Linear(5, 2), [1.0], "example must be a tensor, got list"),
+    ],
+)
+def test_what_is_no_model_or_no_tensor(model, example, complaint):
+    with pytest.raises(TypeError, match=complaint):
+        find_sites(model, example)
 
 
 def test_a_layer_that_runs_twice():

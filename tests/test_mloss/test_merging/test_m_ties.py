@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from mloss import merge
 from mloss.merging import m_ties, row_wise_ties, ties
 
 EPS = torch.finfo(torch.float64).eps
@@ -176,6 +177,33 @@ def test_the_model_and_what_is_passed_in_are_left_alone():
     assert all(torch.equal(before[k], v) for k, v in base.state_dict().items())
     assert base.training
     assert not any(m._forward_pre_hooks for m in base.modules())
+
+
+def test_tied_parameters_are_refused():
+    base, data = nn.Sequential(*(nn.Linear(3, 3), nn.ReLU()) * 2), torch.randn(4, 3)
+    base[2] = nn.Linear(3, 3)
+    base[2].weight = base[0].weight
+    with pytest.raises(ValueError, match=r"'0\.weight' and '2\.weight' are tied"):
+        m_ties(base, [base], model=base, data=data)
+
+
+def test_sources_from_a_generator():
+    base, sources, data = family(0, q=2)
+    options = {"model": base, "data": data}
+    expected = m_ties(base, sources, **options)
+    for state in (
+        m_ties(base, iter(sources), **options),
+        merge(base, iter(sources), method="m_ties", **options).state,
+    ):
+        assert all(torch.equal(state[key], expected[key]) for key in expected)
+
+
+def test_a_source_with_another_activation_is_named():
+    base, _, data = family(0, q=1)
+    source = network()
+    source[1] = nn.ReLU()
+    with pytest.raises(ValueError, match="source 0 is another architecture than base"):
+        merge(base, [source], method="m_ties", data=data)
 
 
 @pytest.mark.parametrize(

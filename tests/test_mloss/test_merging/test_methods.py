@@ -201,6 +201,12 @@ def test_dare_repeats_by_its_generator_and_keeps_all_at_density_one():
     same(whole, source)
 
 
+def test_dare_with_a_seed_for_a_generator():
+    base, sources, _ = models(0, q=1)
+    with pytest.raises(TypeError, match=r"generator must be .*Generator, got int"):
+        dare(base, sources, generator=0)
+
+
 def test_dare_without_entries_to_keep():
     with pytest.raises(ValueError, match=r"density must be a fraction in \(0, 1\]"):
         dare_with_seed(0, density=0.0)
