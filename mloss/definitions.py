@@ -16,6 +16,7 @@ def node_mloss(
     activation: str | Activation,
     *,
     weights: Weights = None,
+    up: Float[Tensor, "q *batch node"] | None = None,
     normalized: bool = False,
     eps: float = 1e-4,
 ) -> Float[Tensor, "*batch node"]:
@@ -23,7 +24,9 @@ def node_mloss(
 
     h holds the pre-activations of the q source models on one shared input;
     `weights` are the q merging weights, 1/q each by default. With `normalized` the
-    loss is divided by |f(sum_i w_i h_i)| + eps (Eq. 7). In the units of f.
+    loss is divided by |f(sum_i w_i h_i)| + eps (Eq. 7). In the units of f. For a
+    gated pair, `up` holds what the activation is multiplied by: the node's output is
+    f(h) up, in the merge f(sum_i w_i h_i) sum_i w_i up_i.
 
     The two terms cancel when the models are close: what is left is uncertain by
     about the rounding of f(h), so pass float64 where that matters. Half precision is
@@ -34,7 +37,7 @@ def node_mloss(
     activation or one whose values are not finite or not of the shape of its input,
     and for eps that is not positive in the precision of the result.
     """
-    merged, ensembled = both_sides(h, activation, weights=weights)
+    merged, ensembled = both_sides(h, activation, weights=weights, up=up)
     loss = (merged - ensembled).abs()
     return relative(loss, merged.abs(), eps=eps) if normalized else loss
 
@@ -44,6 +47,7 @@ def layer_mloss(
     activation: str | Activation,
     *,
     weights: Weights = None,
+    up: Float[Tensor, "q *batch node"] | None = None,
     normalized: bool = False,
     eps: float = 1e-4,
 ) -> Float[Tensor, "*batch"]:
@@ -53,7 +57,7 @@ def layer_mloss(
     cancellation and errors are those of `node_mloss`; a norm that overflows is a
     ValueError too.
     """
-    merged, ensembled = both_sides(h, activation, weights=weights)
+    merged, ensembled = both_sides(h, activation, weights=weights, up=up)
     loss = _norm(merged - ensembled)
     if not normalized:
         return loss
@@ -65,21 +69,40 @@ def both_sides(
     activation: str | Activation,
     *,
     weights: Weights = None,
+    up: Float[Tensor, "q *batch node"] | None = None,
+    merged: Float[Tensor, "*batch node"] | None = None,
 ) -> tuple[Float[Tensor, "*batch node"], Float[Tensor, "*batch node"]]:
-    """f(sum_i w_i h_i) and sum_i w_i f(h_i): the merge and the ensemble at a layer."""
-    if not isinstance(h, Tensor) or not h.is_floating_point():
-        got = h.dtype if isinstance(h, Tensor) else type(h).__name__
-        raise TypeError(f"h must be a floating-point tensor, got {got}")
-    if h.ndim < 2:
-        raise ValueError(f"h must have shape [q, ..., node], got {tuple(h.shape)}")
-    if not torch.isfinite(h).all():
-        raise ValueError("h must be finite, got an infinity or a NaN")
-    if h.dtype in (torch.float16, torch.bfloat16):
-        h = h.float()
+    """f(sum_i w_i h_i) and sum_i w_i f(h_i): the merge and the ensemble at a layer.
+
+    `merged` is the merge's own pre-activation where that is not sum_i w_i h_i: where
+    a normalisation's parameters are averaged with the layer's.
+    """
+    h = _checked("h", h)
     f = partial(_apply, resolve(activation))
     w = merging_weights(weights, q=len(h))
+    of_merge = f(weighted_sum(w, h) if merged is None else _checked("merged", merged))
     # One model at a time, so that no temporary grows with q.
-    return f(weighted_sum(w, h)), weighted_sum(w, map(f, h))
+    if up is None:
+        return of_merge, weighted_sum(w, map(f, h))
+    up = _checked("up", up)
+    if up.shape != h.shape:
+        raise ValueError(
+            f"up must have the shape of h, {tuple(h.shape)}, got {tuple(up.shape)}"
+        )
+    each = (f(gate) * value for gate, value in zip(h, up, strict=True))
+    return of_merge * weighted_sum(w, up), weighted_sum(w, each)
+
+
+def _checked(name: str, h: Tensor) -> Tensor:
+    """Pre-activations that are finite and no narrower than float32."""
+    if not isinstance(h, Tensor) or not h.is_floating_point():
+        got = h.dtype if isinstance(h, Tensor) else type(h).__name__
+        raise TypeError(f"{name} must be a floating-point tensor, got {got}")
+    if h.ndim < 2:
+        raise ValueError(f"{name} must have shape [q, ..., node], got {tuple(h.shape)}")
+    if not torch.isfinite(h).all():
+        raise ValueError(f"{name} must be finite, got an infinity or a NaN")
+    return h.float() if h.dtype in (torch.float16, torch.bfloat16) else h
 
 
 def _apply(activation: Activation, h: Float[Tensor, "*shape"]) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mloss.inference import Data, architecture, batches, check_fits, evaluating, forward
+from mloss.batches import Batch, Data, batches, real_tokens, size
+from mloss.inference import architecture, check_fits, evaluating, forward
 from mloss.running_mean import RunningMean
 from mloss.states import State, listed, state_of
 from mloss.weights import Weights, merging_weights, weighted_sum
@@ -39,7 +40,8 @@ def gap(
 ) -> Gap:
     """Mean over samples of ||f(merged; x) - sum_i w_i f(theta_i; x)||, in one pass.
 
-    `data` is one tensor or batches of inputs. State dicts run in the architecture
+    `data` is one batch or several, tensors or keyword arguments; what is padded in
+    them does not count. State dicts run in the architecture
     `model`, by default that of the first module given; so do modules, by their
     parameters. Distances are computed in float64. Raises ValueError for data that
     are empty, models that do not fit, and outputs that are not finite.
@@ -51,14 +53,14 @@ def gap(
         check_fits(run_in, state)
     _check_dtypes(states)
     w = merging_weights(weights, q=len(sources))
-    distance, size = RunningMean(), RunningMean()
+    distance, length = RunningMean(), RunningMean()
     with evaluating(run_in):
         for batch in batches(data):
             ours, *each = (_flat_output(run_in, state, batch) for state in states)
             ensemble = weighted_sum(w, each)
             distance.add(torch.linalg.vector_norm(ours - ensemble, dim=1))
-            size.add(torch.linalg.vector_norm(ensemble, dim=1))
-    mean, norm = distance.mean.item(), size.mean.item()
+            length.add(torch.linalg.vector_norm(ensemble, dim=1))
+    mean, norm = distance.mean.item(), length.mean.item()
     stderr = distance.stderr.item()
     return Gap(mean, stderr, _ratio(mean, norm), samples=distance.count)
 
@@ -76,16 +78,20 @@ def _check_dtypes(states: list[dict[str, Tensor]]) -> None:
 
 
 def _flat_output(
-    model: nn.Module, state: State, batch: Tensor
+    model: nn.Module, state: State, batch: Batch
 ) -> Float[Tensor, "sample entry"]:
     output = forward(model, state, batch)
-    if output.ndim == 0 or len(output) != len(batch):
+    if output.ndim == 0 or len(output) != size(batch):
         raise ValueError(
-            f"the output must have one row for each of the {len(batch)} samples, "
+            f"the output must have one row for each of the {size(batch)} samples, "
             f"got shape {tuple(output.shape)}"
         )
     if not torch.isfinite(output).all():
         raise ValueError("the output has an infinity or a NaN")
+    tokens = real_tokens(batch)
+    if tokens is not None and output.shape[1:2] == tokens.shape[1:]:
+        # Padding has an output of its own, which nobody uses.
+        output = output * tokens.to(output.device)[(...,) + (None,) * (output.ndim - 2)]
     return output.double().reshape(len(output), -1)
 
 

@@ -1,15 +1,14 @@
 """Running models for their outputs: evaluation mode, no gradients, any state."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from mloss.batches import Batch, on_device
 from mloss.states import State
-
-Data = Tensor | Iterable[Tensor]
 
 
 @contextmanager
@@ -23,31 +22,6 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module in training:
             module.training = True
-
-
-def batches(data: Data) -> Iterator[Tensor]:
-    """Batches of inputs, samples along the first axis; one tensor is one batch.
-
-    Raises TypeError for a batch that is not a tensor, and ValueError for one without
-    samples, for floating-point numbers along one axis, which are one sample without
-    its batch axis, and for data without batches.
-    """
-    index = -1
-    for index, batch in enumerate([data] if isinstance(data, Tensor) else data):
-        if not isinstance(batch, Tensor):
-            raise TypeError(
-                f"batch {index} of data must be a tensor, got {type(batch).__name__}"
-            )
-        if batch.ndim == 0 or len(batch) == 0:
-            raise ValueError(f"batch {index} of data has no samples")
-        if batch.ndim == 1 and batch.is_floating_point():
-            raise ValueError(
-                f"batch {index} of data must have shape [sample, ...], got "
-                f"{tuple(batch.shape)}: one sample is a batch of length 1"
-            )
-        yield batch
-    if index < 0:
-        raise ValueError("data must hold at least one batch, got none")
 
 
 def architecture(
@@ -91,18 +65,36 @@ def check_fits(model: nn.Module, state: State) -> None:
             )
 
 
-def forward(model: nn.Module, state: State, batch: Tensor) -> Tensor:
+def called(model: nn.Module, batch: Batch) -> object:
+    """Output of a model as it is, for a batch that is moved to its device."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    moved = on_device(batch, device)
+    return model(moved) if isinstance(moved, Tensor) else model(**moved)
+
+
+def forward(model: nn.Module, state: State, batch: Batch) -> Tensor:
     """Output of the architecture with the parameters of a state that fits it.
 
-    The batch is moved to the device of the state. Raises TypeError where the output
-    is not one tensor.
+    The batch is moved to the device of the state. Of an output with named parts, as
+    `transformers` has, it is the first tensor: logits, embeddings or hidden states.
+    Raises TypeError where the output is neither that nor one tensor.
     """
-    device = next(iter(state.values())).device
+    moved = on_device(batch, next(iter(state.values())).device)
+    args, kwargs = ((moved,), {}) if isinstance(moved, Tensor) else ((), dict(moved))
     # Every tied parameter has its own entry in the state, so none is tied again.
-    output = functional_call(model, dict(state), (batch.to(device),), tie_weights=False)
-    if not isinstance(output, Tensor):
+    return first_tensor(
+        functional_call(model, dict(state), args, kwargs, tie_weights=False),
+        owner=type(model).__name__,
+    )
+
+
+def first_tensor(output: object, *, owner: str) -> Tensor:
+    """Return a model's output where it is a tensor, or else its first named one."""
+    parts = list(output.values()) if isinstance(output, Mapping) else [output]
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    if not tensors:
         raise TypeError(
-            f"{type(model).__name__} must return one tensor, "
+            f"{owner} must return one tensor or a mapping of them, "
             f"got {type(output).__name__}"
         )
-    return output
+    return tensors[0]

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -47,6 +47,14 @@ class RunningMean:
 
 def token_means(
     values: Float[Tensor, "sample *token node"],
+    tokens: Bool[Tensor, "sample position"] | None = None,
 ) -> Float[Tensor, "sample node"]:
-    """Mean over the tokens of each sample: samples are independent, tokens are not."""
-    return values.reshape(len(values), -1, values.shape[-1]).mean(dim=1)
+    """Mean over the tokens of each sample: samples are independent, tokens are not.
+
+    `tokens` says where a padded sample has one; values without its axis, of a layer
+    that sees a sample as a whole, are means already.
+    """
+    if tokens is None or values.shape[:-1] != tokens.shape:
+        return values.reshape(len(values), -1, values.shape[-1]).mean(dim=1)
+    real = tokens.to(values).unsqueeze(-1)
+    return (values * real).sum(dim=1) / real.sum(dim=1)

@@ -1,18 +1,20 @@
 """M-Loss of every activation site of a network, with theory's prediction beside it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
+from mloss.batches import Data, batches, real_tokens
 from mloss.definitions import both_sides, relative
-from mloss.inference import Data, architecture, batches, check_fits, evaluating, forward
+from mloss.inference import architecture, check_fits, evaluating, forward
 from mloss.merging.average import average
-from mloss.pre_activations import pre_activations
+from mloss.pre_activations import multipliers, pre_activations
 from mloss.predict import Prediction, predict
 from mloss.recording import recorded_inputs
 from mloss.running_mean import RunningMean, token_means
@@ -81,7 +83,8 @@ def score(
     start, states = matched(base, sources)
     check_fits(run_in, start)
     w = merging_weights(weights, q=len(states))
-    carrier = average(start, states, weights=w) if inputs == "merge" else start
+    merged = average(start, states, weights=w)
+    carrier = merged if inputs == "merge" else start
     tallies: dict[str, _Tally] = {}
     with evaluating(run_in):
         for batch in batches(data):
@@ -91,16 +94,32 @@ def score(
             with recorded_inputs(run_in, list(tallies)) as seen:
                 forward(run_in, carrier, batch)
             for name, tally in tallies.items():
-                layer = run_in.get_submodule(name)
-                h = torch.stack(
-                    [
-                        pre_activations(layer, state, name=name, inputs=seen[name])
-                        for state in (start, *states)
-                    ]
+                reading = partial(_Reading.of, run_in, tally.site, inputs=seen[name])
+                tally.add(
+                    reading(start),
+                    merged=reading(merged),
+                    sources=[reading(state) for state in states],
+                    tokens=real_tokens(batch),
                 )
-                tally.add(h[0], h[1:])
     scores = tuple(tally.result() for tally in tallies.values())
     return Score(sites=scores, samples=next(iter(tallies.values())).node.count)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Pre-activations of one model at a site, and what its activation multiplies."""
+
+    h: Float[Tensor, "sample *token node"]
+    up: Float[Tensor, "sample *token node"] | None
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, site: Site, state: State, *, inputs: Tensor
+    ) -> "_Reading":
+        return cls(
+            pre_activations(model, site, state, inputs=inputs),
+            multipliers(model, site, state, inputs=inputs),
+        )
 
 
 class _Tally:
@@ -114,30 +133,36 @@ class _Tally:
 
     def add(
         self,
-        base: Float[Tensor, "sample *token node"],
-        h: Float[Tensor, "q sample *token node"],
+        base: _Reading,
+        *,
+        merged: _Reading,
+        sources: Sequence[_Reading],
+        tokens: Bool[Tensor, "sample position"] | None,
     ) -> None:
-        """Count in the pre-activations of the base and the sources on one batch."""
-        merged, ensembled = both_sides(h, self.site.activation, weights=self.weights)
-        loss = (merged - ensembled).abs()
-        norm, size = vector_norm(loss, dim=-1), vector_norm(merged, dim=-1)
-        node_ratio = relative(loss, merged.abs(), eps=self.eps)
+        """Count in what one batch showed; where it is padded, only real tokens."""
+        h = torch.stack([source.h for source in sources])
+        ups = [source.up for source in sources if source.up is not None]
+        combined, ensembled = both_sides(
+            h,
+            self.site.activation,
+            weights=self.weights,
+            up=torch.stack(ups) if ups else None,
+            merged=None if self.site.norm is None else merged.h,
+        )
+        loss = (combined - ensembled).abs()
+        norm, size = vector_norm(loss, dim=-1), vector_norm(combined, dim=-1)
+        node_ratio = relative(loss, combined.abs(), eps=self.eps)
         layer_ratio = relative(norm, size, eps=self.eps)
-        self.node.add(token_means(loss))
-        self.layer.add(token_means(norm[..., None]))
-        self.node_normalized.add(token_means(node_ratio))
-        self.layer_normalized.add(token_means(layer_ratio[..., None]))
-        self.base_square.add(token_means(base.square()))
-        self.shifts.add(_products(h - base))
+        self.node.add(token_means(loss, tokens))
+        self.layer.add(token_means(norm[..., None], tokens))
+        self.node_normalized.add(token_means(node_ratio, tokens))
+        self.layer_normalized.add(token_means(layer_ratio[..., None], tokens))
+        self.base_square.add(token_means(base.h.square(), tokens))
+        self.shifts.add(_products(h - base.h, tokens))
 
     def result(self) -> SiteScore:
         """Give the means, and theory's prediction from the moments."""
-        prediction: Prediction = predict(
-            self.site.activation,
-            self.base_square.mean,
-            shifts=self.shifts.mean,
-            weights=self.weights,
-        )
+        prediction = self._prediction()
         return SiteScore(
             layer_name=self.site.layer,
             activation_name=self.site.activation_name,
@@ -152,10 +177,25 @@ class _Tally:
             paper_prediction=prediction.printed,
         )
 
+    def _prediction(self) -> Prediction:
+        if self.site.up is not None:
+            # No formula for a network's many nodes covers the gated pair.
+            return Prediction(value=None, exact=False, printed=None)
+        return predict(
+            self.site.activation,
+            self.base_square.mean,
+            shifts=self.shifts.mean,
+            weights=self.weights,
+        )
+
 
 def _products(
     shift: Float[Tensor, "q sample *token node"],
+    tokens: Bool[Tensor, "sample position"] | None,
 ) -> Float[Tensor, "sample node q q"]:
     """Mean over a sample's tokens of shift_i shift_j for every node."""
-    flat = shift.reshape(*shift.shape[:2], -1, shift.shape[-1])
-    return torch.einsum("istn,jstn->snij", flat, flat) / flat.shape[2]
+    pairs = [
+        torch.stack([token_means(first * second, tokens) for second in shift], dim=-1)
+        for first in shift
+    ]
+    return torch.stack(pairs, dim=-2)

@@ -41,8 +41,7 @@ def merge_candidates(
     base, model, images = models.base, models.encoder(), models.unlabelled()
     experts = [tuned.state for tuned in models.experts(learning_rate)]
     layers = {
-        site.layer: node_parameters(model.get_submodule(site.layer), site.layer)
-        for site in find_sites(model, images)
+        site.layer: node_parameters(model, site) for site in find_sites(model, images)
     }
 
     def reversed_ranks(merged: State, layer: str) -> Float[Tensor, " node"]:

@@ -175,25 +175,17 @@ class _Bench:
         self, states: Sequence[State], *, inputs_of: State
     ) -> Float[Tensor, "model site image node"]:
         """Each state's layer at each site, on what reaches it in `inputs_of`."""
-        layers = [site.layer for site in self.sites]
-        with recorded_inputs(self.model, layers) as seen:
+        with recorded_inputs(self.model, [site.layer for site in self.sites]) as seen:
             forward(self.model, inputs_of, self.images)
-        return torch.stack(
-            [
-                torch.stack(
-                    [
-                        pre_activations(
-                            self.model.get_submodule(layer),
-                            state,
-                            name=layer,
-                            inputs=seen[layer],
-                        )
-                        for layer in layers
-                    ]
-                )
-                for state in states
+
+        def at_sites(state: State) -> Tensor:
+            each = [
+                pre_activations(self.model, site, state, inputs=seen[site.layer])
+                for site in self.sites
             ]
-        )
+            return torch.stack(each)
+
+        return torch.stack([at_sites(state) for state in states])
 
 
 def _distance(first: State, second: State) -> Tensor:

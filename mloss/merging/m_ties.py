@@ -1,16 +1,18 @@
 """M-TIES: TIES with keep rates ranked by node M-Loss (paper Algorithm 1)."""
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mloss.batches import Data, batches, real_tokens
 from mloss.definitions import node_mloss
-from mloss.inference import Data, batches, check_fits, evaluating, forward
+from mloss.inference import check_fits, evaluating, forward
 from mloss.merging.elect import Combine
 from mloss.merging.row_wise import row_wise_ties
-from mloss.pre_activations import node_parameters, pre_activations
+from mloss.pre_activations import multipliers, node_parameters, pre_activations
 from mloss.recording import recorded_inputs
 from mloss.running_mean import RunningMean, token_means
 from mloss.sites import find_sites
@@ -48,17 +50,19 @@ def m_ties(
     sites = {site.layer: site for site in find_sites(model, inputs[0])}
 
     def mean_mloss(merged: State, layer: str) -> Float[Tensor, " node"]:
-        linear, mean = model.get_submodule(layer), RunningMean()
+        site, mean = sites[layer], RunningMean()
         for batch in inputs:
             with recorded_inputs(model, [layer]) as seen:
                 forward(model, merged, batch)
-            h = torch.stack(
-                [
-                    pre_activations(linear, state, name=layer, inputs=seen[layer])
-                    for state in states
-                ]
+            at = partial(pre_activations, model, site, inputs=seen[layer])
+            up = partial(multipliers, model, site, inputs=seen[layer])
+            loss = node_mloss(
+                torch.stack([at(state) for state in states]),
+                site.activation,
+                weights=w,
+                up=_stacked(map(up, states)),
             )
-            mean.add(token_means(node_mloss(h, sites[layer].activation, weights=w)))
+            mean.add(token_means(loss, real_tokens(batch)))
         return mean.mean
 
     with evaluating(model):
@@ -66,8 +70,7 @@ def m_ties(
             start,
             states,
             layers={
-                layer: node_parameters(model.get_submodule(layer), layer)
-                for layer in sites
+                layer: node_parameters(model, site) for layer, site in sites.items()
             },
             scores=mean_mloss,
             weights=w,
@@ -75,3 +78,8 @@ def m_ties(
             spread=spread,
             combine=combine,
         )
+
+
+def _stacked(values: Iterable[Tensor | None]) -> Tensor | None:
+    present = [value for value in values if value is not None]
+    return torch.stack(present) if present else None

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mloss.inference import Data, architecture
+from mloss.batches import Data
+from mloss.inference import architecture
 from mloss.merging.average import average
 from mloss.merging.dare import dare
 from mloss.merging.m_ties import m_ties

@@ -202,7 +202,7 @@ def test_submodules_called_by_keyword():
     ("model", "example", "complaint"),
     [
         ({}, torch.ones(3, 5), "model must be an nn.Module, got dict"),
-        (nn.Linear(5, 2), [1.0], "example must be a tensor, got list"),
+        (nn.Linear(5, 2), [1.0], "batch 0 of data must be a tensor or a mapping"),
     ],
 )
 def test_what_is_no_model_or_no_tensor(model, example, complaint):
