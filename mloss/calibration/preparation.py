@@ -1,0 +1,72 @@
+"""A checkpoint's own image processor or tokenizer, as functions to tensors."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+Prepare: TypeAlias = Callable[[Sequence[Any]], dict[str, Tensor]]
+
+# Sequences are cut here where neither tokenizer nor configuration names a length.
+_LONGEST = 512
+
+
+def image_preparation(directory: Path) -> Prepare:
+    """Apply the image processor that a checkpoint directory holds.
+
+    Raises ValueError where it holds none.
+    """
+    from transformers import AutoImageProcessor
+
+    try:
+        load: Any = AutoImageProcessor.from_pretrained  # transformers has no type here
+        processor = load(directory, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(_missing(directory, "preprocessor_config.json")) from error
+
+    def prepare(images: Sequence[Any]) -> dict[str, Tensor]:
+        return dict(processor(images=list(images), return_tensors="pt"))
+
+    return prepare
+
+
+def text_preparation(directory: Path) -> Prepare:
+    """Apply the tokenizer that a checkpoint directory holds, padding each batch.
+
+    Longer texts are cut to what the tokenizer or the configuration allows. Raises
+    ValueError where there is no tokenizer.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
+        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(_missing(directory, "tokenizer.json")) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    limits = (tokenizer.model_max_length, getattr(config, "max_position_embeddings", 0))
+    longest = min((n for n in (*limits, _LONGEST) if n), default=_LONGEST)
+
+    def prepare(texts: Sequence[Any]) -> dict[str, Tensor]:
+        return dict(
+            tokenizer(
+                list(texts),
+                padding=True,
+                truncation=True,
+                max_length=longest,
+                return_tensors="pt",
+            )
+        )
+
+    return prepare
+
+
+def _missing(directory: Path, file: str) -> str:
+    return (
+        f"{directory} has no usable {file}; copy it there from the checkpoint that "
+        "the model was made from"
+    )
