@@ -66,9 +66,12 @@ def check_fits(model: nn.Module, state: State) -> None:
 
 
 def called(model: nn.Module, batch: Batch) -> object:
-    """Output of a model as it is, for a batch that is moved to its device."""
+    """Output of a model as it is, for a batch that is moved to its device.
+
+    A model on the meta device gets its parameters elsewhere; the batch stays put.
+    """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    moved = on_device(batch, device)
+    moved = batch if device.type == "meta" else on_device(batch, device)
     return model(moved) if isinstance(moved, Tensor) else model(**moved)
 
 

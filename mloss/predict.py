@@ -24,6 +24,21 @@ _SMALLEST_K = 1e-6
 
 
 @dataclass(frozen=True)
+class Moments:
+    """What is known of a layer's base pre-activations x and the shifts d_i = h_i - x.
+
+    Means over samples and tokens of x^2; of the Jensen variance
+    sum_i w_i d_i^2 - (sum_i w_i d_i)^2; of the mean of d_i^2 over the q sources; and
+    of d_i d_j over the nodes too. Drift counts as shift.
+    """
+
+    base_square: Float[Tensor, " node"]
+    jensen_variance: Float[Tensor, " node"]
+    shift_square: Float[Tensor, " node"]
+    covariance: Float[Tensor, "q q"]
+
+
+@dataclass(frozen=True)
 class Prediction:
     """Expected node M-Loss [node] by theory; None where it has no formula.
 
@@ -38,36 +53,30 @@ class Prediction:
 
 
 def predict(
-    activation: Activation,
-    base_square: Float[Tensor, " node"],
-    *,
-    shifts: Float[Tensor, "node q q"],
-    weights: Weights = None,
+    activation: Activation, moments: Moments, *, weights: Weights = None
 ) -> Prediction:
     """Predict node M-Loss from a uniform base and Gaussian shifts of the sources.
 
-    `base_square` is the mean of x^2, x the base pre-activation, which is taken as
-    U(-k, k) with k = sqrt(3 mean x^2). `shifts` is the mean of (h_i - x)(h_j - x),
-    drift included. The sources' correlation is that of the layer as a whole, and
-    sigma gives each node its own Jensen variance: on that alone the loss depends as
-    the shifts shrink. A node whose sources move alike has no loss. The paper's
-    formula knows two independent sources of one sigma; here sigma is the root mean
-    square shift of the q sources.
+    The base is taken as U(-k, k) with k = sqrt(3 mean x^2). The sources' correlation
+    is that of the layer as a whole, and sigma gives each node its own Jensen
+    variance: on that alone the loss depends as the shifts shrink. A node whose
+    sources move alike has no loss. The paper's formula knows two independent sources
+    of one sigma; here sigma is the root mean square shift of the q sources.
     """
     known = _in_theory(activation)
     if known is None:
         return Prediction(value=None, exact=False, printed=None)
-    q = shifts.shape[-1]
+    q = len(moments.covariance)
     w = merging_weights(weights, q=q).numpy()
-    cov, half_width = shifts.cpu().numpy(), np.sqrt(3 * base_square.cpu().numpy())
-    layer_cov = _unit_covariance(cov.mean(axis=0))
-    law: dict[str, Any] = {"q": q, "weights": w / w.sum(), "cov": layer_cov}
-    (unit,) = _jensen_variance(layer_cov[None], w)
-    sigma = np.sqrt(_jensen_variance(cov, w) / max(unit, np.finfo(float).tiny))
+    half_width = np.sqrt(3 * moments.base_square.cpu().numpy())
+    cov = _unit_covariance(moments.covariance.cpu().numpy())
+    law: dict[str, Any] = {"q": q, "weights": w / w.sum(), "cov": cov}
+    variance = moments.jensen_variance.cpu().numpy()
+    sigma = np.sqrt(variance / max(_jensen_variance(cov, w), np.finfo(float).tiny))
     exact = _fast(known) and _defined(theory.expected_mloss, known, **law)
     formula = theory.expected_mloss if exact else theory.mloss_bound
     value = _at_nodes(partial(formula, known, **law), half_width, sigma)
-    shift = np.sqrt(np.trace(cov, axis1=1, axis2=2) / q)
+    shift = np.sqrt(moments.shift_square.cpu().numpy())
     return Prediction(value, exact, _printed(known, half_width, shift))
 
 
@@ -116,12 +125,11 @@ def _at_nodes(formula: Formula, half_width: Array, sigma: Array) -> Tensor:
     return torch.from_numpy(value)
 
 
-def _jensen_variance(cov: Array, weights: Array) -> Array:
-    """V = sum_i w_i C_ii - w'Cw of each node, as a mean of C_ii + C_jj - 2 C_ij."""
-    own = np.diagonal(cov, axis1=1, axis2=2)
-    apart = own[:, :, None] + own[:, None, :] - 2 * cov
-    variance: Array = np.einsum("nij,i,j->n", apart, weights, weights) / 2
-    return np.maximum(variance, 0)
+def _jensen_variance(cov: Array, weights: Array) -> float:
+    """V = sum_i w_i C_ii - w'Cw, as a mean of C_ii + C_jj - 2 C_ij."""
+    own = np.diagonal(cov)
+    apart = own[:, None] + own[None, :] - 2 * cov
+    return max(float(weights @ apart @ weights) / 2, 0.0)
 
 
 def _unit_covariance(cov: Array) -> Array:

@@ -6,7 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from mloss import layer_mloss, node_mloss, score
-from mloss.predict import predict
+from mloss.predict import Moments, predict
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -89,11 +89,14 @@ def test_the_prediction_is_that_of_the_moments():
     rows = by_hand(base, sources, base, data, None)
     for site, (x, h, *_) in zip(ours.sites, rows, strict=True):
         shift = (h - x).flatten(1, 2)
-        moments = torch.einsum("isn,jsn->nij", shift, shift) / 30
+        known = Moments(
+            base_square=x.square().mean((0, 1)),
+            jensen_variance=((shift[0] - shift[1]) / 2).square().mean(0),
+            shift_square=shift.square().mean((0, 1)),
+            covariance=torch.einsum("isn,jsn->ij", shift, shift) / shift[0].numel(),
+        )
         expected = predict(
-            {"gelu": nn.GELU(), "relu": nn.ReLU()}[site.activation_name],
-            x.square().mean((0, 1)),
-            shifts=moments,
+            {"gelu": nn.GELU(), "relu": nn.ReLU()}[site.activation_name], known
         )
         # Moments agree to some roundings, which the formulas pass on in proportion.
         assert site.prediction_exact
@@ -159,6 +162,7 @@ def test_state_dicts_need_the_architecture():
         ({"inputs": "average"}, "inputs must be 'merge' or 'base'"),
         ({"weights": [1.0]}, "weights must hold one number"),
         ({"eps": 0.0}, "eps must be positive"),
+        ({"until": 0.0}, "until must be a positive relative error"),
         ({"model": nn.Linear(4, 2)}, "base is another architecture than model"),
         ({"data": []}, "data must hold"),
     ],
@@ -193,3 +197,37 @@ def test_cpu_and_gpu_agree():
     for ours, reference in zip(on_gpu.sites, on_cpu.sites, strict=True):
         assert_close(ours.node.cpu(), reference.node, rtol=0, atol=256 * EPS)
         assert_close(ours.prediction, reference.prediction, rtol=1e6 * EPS, atol=0)
+
+
+def test_quantiles_of_a_node_over_samples():
+    base, sources, data = family(0, q=2)
+    site = score(base, sources, data.split(3)).sites[0]
+    carrier = network()
+    states = [source.state_dict() for source in sources]
+    carrier.load_state_dict({k: (states[0][k] + states[1][k]) / 2 for k in states[0]})
+    _, _, node, *_ = next(by_hand(base, sources, carrier, data, None))
+    levels = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)
+    expected = node.mean(dim=1).quantile(levels, dim=0)
+    # The samples are kept in float32.
+    assert_close(site.node_quantiles, expected, rtol=1e-6, atol=0)
+
+
+def test_samples_are_added_until_the_error_is_small_enough():
+    base, sources, _ = family(0, q=2)
+    data = torch.randn(4000, 3, 4, dtype=torch.float64)
+    ours = score(base, sources, data.split(50), until=0.05)
+    assert 50 <= ours.samples < 4000
+    assert all(site.layer_stderr <= 0.05 * site.layer for site in ours.sites)
+    fewer = score(base, sources, data[: ours.samples - 50])
+    assert any(site.layer_stderr > 0.05 * site.layer for site in fewer.sites)
+
+
+def test_a_sample_too_long_for_memory_is_taken_in_pieces(monkeypatch):
+    base, sources, data = family(0, q=2)
+    whole = score(base, sources, data)
+    monkeypatch.setattr("mloss.tally._VALUES", 50)
+    pieces = score(base, sources, data)
+    for ours, reference in zip(pieces.sites, whole.sites, strict=True):
+        assert_close(ours.node, reference.node, rtol=1e3 * EPS, atol=0)
+        assert_close(ours.layer_stderr, reference.layer_stderr, rtol=1e3 * EPS, atol=0)
+        assert_close(ours.prediction, reference.prediction, rtol=1e4 * EPS, atol=0)
