@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mloss.batches import Data, batches, real_tokens
+from mloss.data_free import Assumed, assumed_moments
+from mloss.density import density_prediction, normal_points
 from mloss.inference import architecture, called, check_fits, evaluating
 from mloss.pre_activations import multipliers, pre_activations
 from mloss.predict import Prediction, predict
@@ -32,7 +34,9 @@ class SiteScore:
     `QUANTILES` of up to 256 of the samples; `node_normalized` and `layer_normalized`
     are means of Eqs. 7 and 6. `prediction` [node] is theory's expectation of `node`,
     exact for its law where `prediction_exact` and an upper bound elsewhere, and
-    `paper_prediction` the paper's printed one; None where there is no formula.
+    `paper_prediction` the paper's printed one. `density_prediction` takes the base's
+    pre-activations as they are (`mloss.density`), `data_free_prediction` knows the
+    weights alone (`mloss.data_free`). None where there is no formula.
     """
 
     layer_name: str
@@ -47,6 +51,8 @@ class SiteScore:
     prediction: Float[Tensor, " node"] | None
     prediction_exact: bool
     paper_prediction: Float[Tensor, " node"] | None
+    density_prediction: Float[Tensor, " node"] | None
+    data_free_prediction: Float[Tensor, " node"] | None
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,10 @@ def score(
                 )
             if until is not None and _settled(tallies.values(), until):
                 break
-    scores = tuple(_site_score(tally) for tally in tallies.values())
+    scores = tuple(
+        _site_score(tally, assumed_moments(tally.site, start, states, weights=w))
+        for tally in tallies.values()
+    )
     return Score(sites=scores, samples=next(iter(tallies.values())).samples)
 
 
@@ -161,15 +170,24 @@ def _settled(tallies: Iterable[Tally], until: float) -> bool:
     return all(bool(m.stderr <= until * m.mean) for m in layers)
 
 
-def _site_score(tally: Tally) -> SiteScore:
-    """Give the means, and theory's prediction from the moments."""
+def _site_score(tally: Tally, assumed: Assumed | None) -> SiteScore:
+    """Give the means, and what theory predicts from less."""
     site, means = tally.site, tally.means
+    prediction = Prediction(value=None, exact=False, printed=None)
+    density = data_free = None
     # No formula for a network's many nodes covers the gated pair.
-    prediction = (
-        predict(site.activation, tally.moments, weights=tally.weights)
-        if site.up is None
-        else Prediction(value=None, exact=False, printed=None)
-    )
+    if site.up is None:
+        moments = tally.moments
+        prediction = predict(site.activation, moments, weights=tally.weights)
+        density = density_prediction(
+            site.activation, tally.bases.rows, moments.jensen_variance.cpu()
+        )
+        if assumed is not None:
+            data_free = density_prediction(
+                site.activation,
+                normal_points(assumed.mean, assumed.variance),
+                assumed.jensen_variance,
+            )
     levels = torch.tensor(QUANTILES, dtype=torch.float64)
     return SiteScore(
         layer_name=site.layer,
@@ -184,4 +202,6 @@ def _site_score(tally: Tally) -> SiteScore:
         prediction=prediction.value,
         prediction_exact=prediction.exact,
         paper_prediction=prediction.printed,
+        density_prediction=density,
+        data_free_prediction=data_free,
     )

@@ -42,6 +42,7 @@ class Site:
     of its class or function. `norm` is a batch normalisation in between, which in
     evaluation is affine node by node. `up` is the linear layer whose output the
     activation's is multiplied by, as in f(gate(x)) * up(x), on the same input.
+    `fed_by` is the normalisation (LayerNorm, RMSNorm) whose output is that input.
     """
 
     layer: str
@@ -49,6 +50,7 @@ class Site:
     activation_name: str
     norm: str | None = None
     up: str | None = None
+    fed_by: str | None = None
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -125,6 +127,8 @@ class _Trace(TorchFunctionMode):
         # The tensor is kept, so that its id stays its own.
         self._origins: dict[int, tuple[_Origin, Tensor]] = {}
         self._inputs: dict[str, Tensor] = {}
+        self._normalised: dict[int, tuple[str, Tensor]] = {}
+        self._fed_by: dict[str, str] = {}
         self._found: dict[_Origin, list[_OnACopy]] = {}
         self._multiplied: set[str] = set()
         self._ups: dict[str, list[str]] = {}
@@ -138,7 +142,14 @@ class _Trace(TorchFunctionMode):
                 f"layer {repeated[0]!r} runs more than once in one forward pass"
             )
         return tuple(
-            Site(o.layer, f[0], f[0].name, norm=o.norm, up=self._up(o.layer))
+            Site(
+                o.layer,
+                f[0],
+                f[0].name,
+                norm=o.norm,
+                up=self._up(o.layer),
+                fed_by=self._fed_by.get(o.layer),
+            )
             for o, f in self._found.items()
             if len(f) == layers[o.layer] == 1 and o.layer not in self._multiplied
         )
@@ -151,6 +162,9 @@ class _Trace(TorchFunctionMode):
                 mark = partial(self._mark, name)
                 kept = module.register_forward_hook(mark, with_kwargs=True)
                 stack.callback(kept.remove)
+            elif "Norm" in type(module).__name__:
+                note = partial(self._note_normalised, name)
+                stack.callback(module.register_forward_hook(note).remove)
             elif not _holds_tensors(module) and not isinstance(module, nn.Sequential):
                 enter = module.register_forward_pre_hook(self._enter, with_kwargs=True)
                 leave = module.register_forward_hook(self._leave, with_kwargs=True)
@@ -190,7 +204,13 @@ class _Trace(TorchFunctionMode):
         else:
             self._calls[name] += 1
             self._inputs[name] = value
+            if id(value) in self._normalised:
+                self._fed_by[name] = self._normalised[id(value)][0]
             self._keep(_Origin(name), out)
+
+    def _note_normalised(self, name: str, *call: Any) -> None:
+        *_, out = call
+        self._normalised[id(out)] = (name, out)
 
     def _enter(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
