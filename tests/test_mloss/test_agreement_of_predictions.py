@@ -68,12 +68,10 @@ def test_factors_of_two_either_way_are_a_spread_of_two(scored):
 
 
 def test_zeros_are_left_out_of_the_ratio(scored):
-    node = torch.tensor([0.0, 1.0, 2.0])
-    predicted = torch.tensor([1.0, 0.0, 4.0])
-    row = found(
-        with_first_site(scored, node=node, prediction=predicted), "uniform", "1"
-    )
-    assert row.ratio == pytest.approx(2)
+    predicted = torch.tensor([1.0, 0.0, 4.0, 0.0])
+    node = torch.tensor([0.0, 1.0, 2.0, 0.0])
+    some = with_first_site(scored, node=node, prediction=predicted)
+    assert found(some, "uniform", "1").ratio == pytest.approx(2)
     none = with_first_site(scored, node=torch.zeros(4), prediction=predicted)
     row = found(none, "uniform", "1")
     assert (row.ratio, row.spread, row.rank_correlation) == (None, None, None)
