@@ -5,20 +5,38 @@ The one module here that knows them; the rest take arrays.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
+from scipy.special import stdtrit
 
+from figures.agreement import Differences, agreement
 from figures.expectation import Curves, ErrorMap, approximation_error, expectation
 from figures.network import Dots, Prediction, merging_methods, node_map, predicted_gap
+from figures.random_networks import GapSeries, LayerLosses, random_networks
 from figures.validity import LEVELS, Region, validity
 from mloss import digits
 from mloss.correlation import rank_correlation
 from simulate import estimate_mloss
-from theory import expected_mloss, paper_approximation, total_variation
+from simulate.networks import (
+    FEEDS,
+    NetworkMeasurements,
+    measure_networks,
+    over_networks,
+    ratio_over_networks,
+)
+from simulate.sweep import sweep
+from theory import (
+    estimated_mloss,
+    expected_mloss,
+    paper_approximation,
+    total_variation,
+)
+from theory.density import density_law, normal_density
 from theory.validity import excess, predicted_sigma
+from theory.wide import wide_merge
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -29,6 +47,7 @@ READINGS = {
 }
 FIXED_K = 10.0
 FIXED_SIGMA = 1.0
+AGREEMENT_RTOL = 1e-3  # of theory where it samples, in three standard errors
 SAMPLES = 2_000_000  # a point; two standard errors are a quarter at k/sigma = 10,000
 
 NODES_A_GROUP = 4
@@ -114,6 +133,50 @@ def _simulated(
     return unit * values, unit * np.array([estimate.stderr for estimate in estimates])
 
 
+def draw_agreement(seed: int) -> Figure:
+    """Simulation over theory, less 1, over k/sigma, for two and more models."""
+    table = sweep(
+        list(ACTIVATIONS),
+        (0.5, 3, 20, 1e2, 1e3, 1e4, 1e5, 1e6),
+        [FIXED_SIGMA],
+        qs=(2, 3, 8),
+        n=2**21,
+        rtol=2e-3,
+        rng=np.random.default_rng(seed),
+        workers=1,
+    )
+    rows = table.to_pylist()
+    return agreement(
+        {
+            title: {
+                f"{q} models": _differences(
+                    [row for row in rows if (row["activation"], row["q"]) == (name, q)]
+                )
+                for q in (2, 3, 8)
+            }
+            for name, title in ACTIVATIONS.items()
+        }
+    )
+
+
+def _differences(rows: Sequence[Mapping[str, Any]]) -> Differences:
+    """Cells of one activation and q against theory, with 95 % intervals."""
+    k, sigma, value, stderr, degrees = (
+        np.array([row[name] for row in rows])
+        for name in ("k", "sigma", "value", "stderr", "degrees")
+    )
+    claim = estimated_mloss(
+        rows[0]["activation"], k, sigma, q=rows[0]["q"], rtol=AGREEMENT_RTOL
+    )
+    # Theory's error is three standard errors, where it samples too.
+    spread = np.hypot(stderr, claim.error / 3)
+    return Differences(
+        ratio=k / sigma,
+        difference=value / claim.value - 1,
+        half_width=stdtrit(degrees, 0.975) * spread / claim.value,
+    )
+
+
 def draw_approximation_error(_seed: int) -> Figure:
     """Relative error of the printed formulas for ReLU and GELU, over (k, sigma)."""
     k, sigma = np.geomspace(0.1, 100, 80), np.geomspace(1e-3, 10, 80)
@@ -151,6 +214,93 @@ def _region(name: str, title: str) -> Region:
         predicted=nowhere
         if name == "relu"
         else np.stack([predicted_sigma(name, k, within=p / 100) for p in LEVELS]),
+    )
+
+
+def draw_random_networks(seed: int) -> Figure:
+    """Merges of random networks of width 64: measured, and as theory foretells."""
+    names = {"relu": "ReLU", "gelu": "GELU", "identity": "linear"}
+    sigmas, depths = np.geomspace(0.01, 1, 5), np.array([1.0, 2, 4, 8, 16])
+    fine, every = np.geomspace(0.01, 1, 40), np.arange(1.0, 17.0)
+    return random_networks(
+        [_layer_losses(name, names[name], seed) for name in ("relu", "gelu")],
+        over_sigma=[
+            _gaps(name, label, seed, x=sigmas, curve=fine, at=lambda x: (x, 4))
+            for name, label in names.items()
+        ],
+        over_depth=[
+            _gaps(name, label, seed, x=depths, curve=every, at=lambda x: (0.1, int(x)))
+            for name, label in names.items()
+        ],
+    )
+
+
+def _merged_networks(
+    name: str, sigma: float, depth: int, *, seed: int
+) -> NetworkMeasurements:
+    rng = np.random.default_rng(seed)
+    widths = (64,) * (depth + 2)
+    return measure_networks(
+        widths, sigma, activation=name, networks=30, inputs=8, rng=rng
+    )
+
+
+def _gaps(
+    name: str,
+    label: str,
+    seed: int,
+    *,
+    x: Array,
+    curve: Array,
+    at: Callable[[float], tuple[float, int]],
+) -> GapSeries:
+    """Gaps at points x and on a curve; `at` gives the sigma and the depth of each."""
+    unit = np.array([at(t)[0] ** 2 for t in x])
+    found = [_merged_networks(name, *at(t), seed=seed) for t in x]
+    means = [over_networks(each.gap) for each in found]
+    gap = np.sqrt([mean.value for mean in means])
+    wide = [wide_merge(name, sigma, depth=depth) for sigma, depth in map(at, curve)]
+    shares = [ratio_over_networks(each.overlap, each.gap).value for each in found]
+    own, merged = np.transpose(shares)[[FEEDS.index("own"), FEEDS.index("merged")]]
+    return GapSeries(
+        label=label,
+        x=x,
+        gap=gap / unit,
+        stderr=np.array([mean.stderr for mean in means]) / (2 * gap * unit),
+        predicted_x=curve,
+        predicted=np.array(
+            [each.gap**0.5 / at(t)[0] ** 2 for t, each in zip(curve, wide, strict=True)]
+        ),
+        shares={"own inputs": own, "the merge's": merged} if own.any() else {},
+    )
+
+
+def _layer_losses(name: str, title: str, seed: int) -> LayerLosses:
+    """Node M-Loss of six layers, and from each network's spread and Jensen variance."""
+    sigma, own = 0.1, FEEDS.index("own")
+    found = _merged_networks(name, sigma, 6, seed=seed)
+    V, deviation = found.jensen_variance[:, own], np.sqrt(found.spread)
+
+    def gaussian(deviation: float, variance: float) -> Array:
+        base = normal_density(0, deviation)
+        return density_law(name, base, jensen_variance=variance)
+
+    half_widths = {
+        r"uniform, $k = \sqrt{3}$ sd": np.sqrt(3) * deviation,
+        "uniform, $k$ = largest": found.largest,
+    }
+    predicted = {"Gaussian": np.vectorize(gaussian)(deviation, V)} | {
+        label: expected_mloss(name, k, np.sqrt(2 * V))
+        for label, k in half_widths.items()
+    }
+    mean = over_networks(found.node_mloss[:, own])
+    return LayerLosses(
+        title=title,
+        measured=mean.value / sigma**2,
+        stderr=mean.stderr / sigma**2,
+        predicted={
+            label: values.mean(axis=0) / sigma**2 for label, values in predicted.items()
+        },
     )
 
 
@@ -238,6 +388,11 @@ GALLERY: Mapping[str, Plate] = {
         "inside the root leaves the axes.",
         draw_expectation,
     ),
+    "agreement": Plate(
+        "Expected node M-Loss simulated from the definition, relative to theory's "
+        "value. Bars are 95 % intervals, of which one in twenty misses zero.",
+        draw_agreement,
+    ),
     "approximation_error": Plate(
         "Relative error of the paper's approximations over (k, sigma). On the dashed "
         "line sigma = k; the formulas are meant for k well above sigma, below it.",
@@ -248,6 +403,16 @@ GALLERY: Mapping[str, Plate] = {
         "expected M-Loss of two models. ReLU asks for k/sigma alone; a smooth bend "
         "also for a range that covers it and for errors narrower than it.",
         draw_validity,
+    ),
+    "random_networks": Plate(
+        "Two fine-tunes of random networks of width 64, merged. Left: node M-Loss by "
+        "layer at sigma = 0.1, every source on its own activations, and predictions "
+        "from each layer's spread and Jensen variance. Above: the root mean square gap "
+        "between merge and ensemble, over sigma at four layers and over depth at "
+        "sigma = 0.1; lines are the limit of wide networks, with nothing fitted. "
+        "Below: the share of layer M-Loss, carried to the output, in the gap. Bars are "
+        "two standard errors over networks.",
+        draw_random_networks,
     ),
     "node_map": Plate(
         "Node M-Loss of the embedded network's experts, averaged over unlabelled "

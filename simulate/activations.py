@@ -1,8 +1,8 @@
 """The activations as numpy functions of an array."""
 
-from collections.abc import Callable
-from math import pi, sqrt
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from math import isclose, isfinite, pi, sqrt
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -117,16 +117,18 @@ KNOWN: dict[str, Activation] = {
 }
 
 
-def resolve(activation: str | Activation) -> Activation:
+def resolve(
+    activation: str | Activation, named: Mapping[str, Activation] = KNOWN
+) -> Activation:
     """Return the function of that name, or the elementwise function given.
 
     Raises ValueError for an unknown name and TypeError for anything else.
     """
     if isinstance(activation, str):
-        if activation not in KNOWN:
-            known = ", ".join(KNOWN)
+        if activation not in named:
+            known = ", ".join(named)
             raise ValueError(f"activation must be one of {known}, got {activation!r}")
-        return KNOWN[activation]
+        return named[activation]
     if not callable(activation):
         raise TypeError(
             f"activation must be a name or a function of an array, got {activation!r}"
@@ -134,14 +136,36 @@ def resolve(activation: str | Activation) -> Activation:
     return activation
 
 
-def evaluate(f: Activation, x: Array) -> Array:
-    """f(x), refused with a ValueError unless it is finite and shaped like x."""
-    y = np.asarray(f(x))
+def evaluate(f: Activation, x: Any, asarray: Callable[[Any], Any] = np.asarray) -> Any:
+    """f(x), refused with a ValueError unless it is finite and shaped like x.
+
+    `asarray` turns what f returns into an array of x's library.
+    """
+    y = asarray(f(x))
     if y.shape != x.shape:
         raise ValueError(
-            f"activation must be elementwise: it mapped shape {x.shape} to {y.shape}"
+            f"activation must be elementwise: it mapped shape {tuple(x.shape)} to "
+            f"{tuple(y.shape)}"
         )
-    if not np.isfinite(y).all():
-        at = x[~np.isfinite(y)][0]
+    # One sum first: it is finite unless a value is not, or it overflows itself.
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = y.sum()
+    if not isfinite(total) and not (finite := abs(y) < np.inf).all():
+        at = x[~finite][0]
         raise ValueError(f"activation must be finite, got {f(at)} at {at}")
     return y
+
+
+def check_elementwise(
+    f: Activation, x: Any, asarray: Callable[[Any], Any] = np.asarray
+) -> None:
+    """Refuse with a ValueError an f that mixes the elements of x [n] or draws lots."""
+    together = evaluate(f, x + 0.0, asarray)
+    for i in range(len(x)):
+        alone = evaluate(f, x[i : i + 1] + 0.0, asarray)
+        # The same function may round differently in arrays of different lengths.
+        if not isclose(alone[0], together[i], rel_tol=1e-9, abs_tol=1e-12):
+            raise ValueError(
+                "activation must be elementwise: its value at a point changed with "
+                "the other points"
+            )

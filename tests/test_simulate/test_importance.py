@@ -1,0 +1,110 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.random import SeedSequence
+
+from simulate import Empirical, Gaussian, Laplace
+from simulate.backends import NUMPY
+from simulate.discrepancy import Discrepancy
+from simulate.laws import pre_activation_law
+from simulate.placements import State
+from simulate.proposals import PLAIN, proposal_for
+from simulate.samplers import Simulation, Span, weighted
+
+K, SIGMA, AT = 10.0, 1.0, 4.0
+SKEWED = [[1.0, 0.5, 0.0], [0.5, 2.0, -0.3], [0.0, -0.3, 0.7]]
+CORRELATION = [[1.0, 0.8, -0.3], [0.8, 1.0, 0.1], [-0.3, 0.1, 1.0]]
+
+
+def two_kinks(x):
+    return np.maximum(x - AT, 0) + np.maximum(x + AT, 0)
+
+
+def one_kink(x):
+    return np.maximum(x + AT, 0)
+
+
+def simulation(f, **law):
+    law = pre_activation_law(K, SIGMA, **law)
+    return Simulation(law, Discrepancy(f, law.weights, None, NUMPY), NUMPY)
+
+
+def test_a_missed_kink_costs_variance_and_no_bias():
+    n, seed = 2**18, SeedSequence(6)
+    seeing = simulation(two_kinks).weighted()
+    proposal = simulation(one_kink).weighted().proposal
+    # Nothing of the proposal lies near the second kink.
+    assert proposal.bending.below(np.array([0.0]), NUMPY) == 1.0
+    missing = replace(seeing, proposal=proposal)
+    # A convex f's losses add up: each kink has V / (4 k), far from the ends.
+    expected = 2 * SIGMA**2 / 2 / (4 * K)
+    found = [weighted(s, Span(0, n, n), seed) for s in (seeing, missing)]
+    for moments in found:
+        assert moments.stderr < 0.03 * expected
+        assert abs(moments.mean - expected) < 5 * moments.stderr
+    assert found[1].stderr > 4 * found[0].stderr
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        3.0,
+        Gaussian(4.0),
+        Laplace(2.0),
+        Gaussian(0.2),
+        Empirical(np.linspace(-6, 6, 41)),
+        Empirical(np.array([-0.1, 0.0, 0.2])),
+    ],
+    ids=["uniform", "gaussian", "laplace", "narrow", "sample", "narrow sample"],
+)
+@pytest.mark.parametrize("correlation", [0.0, CORRELATION], ids=["apart", "together"])
+def test_weights_are_a_ratio_of_densities(inputs, correlation):
+    """Bounded, of mean 1, and they give back the law's own moments."""
+    law = pre_activation_law(
+        inputs,
+        SIGMA,
+        q=3,
+        weights=[0.2, 0.3, 0.5],
+        cov=SKEWED,
+        nodes=3,
+        correlation=correlation,
+    )
+    loss = Discrepancy(np.tanh, law.weights, None, NUMPY)
+    law = law.aligned()
+    proposal, n = proposal_for(law, loss), 2**18
+    rng = np.random.default_rng(9)
+    u = law.scores(rng.random((law.base, n)), NUMPY)
+    z = law.mixed(rng.standard_normal((law.rank, law.base, n)), NUMPY)
+    plain = State(u, law.inputs.quantile(u, NUMPY), z)
+    state, ratio = proposal.moved(rng.random((2, n)), plain)
+    weight = 1 / (PLAIN + (1 - PLAIN) * ratio.mean(axis=0))
+    assert weight.max() <= 1 / PLAIN
+    h = law.pre_activations(state.x, state.z + 0.0, NUMPY).reshape(9, n)
+    x = law.inputs.quantile((np.arange(12300) + 0.5) / 12300, NUMPY)
+    errors = np.kron(SKEWED, np.eye(3) if correlation == 0.0 else CORRELATION)
+    apart = errors[0, 1] - errors[0, 4] - errors[3, 1] + errors[3, 4]
+    for values, expected in [
+        (weight, 1.0),
+        (weight * h[0], x.mean()),
+        (weight * h[4], x.mean()),
+        # Two models at one node, and their differences at two nodes.
+        (weight * h[0] * h[3], (x * x).mean() + SIGMA**2 * errors[0, 3]),
+        (weight * (h[0] - h[3]) * (h[1] - h[4]), SIGMA**2 * apart),
+    ]:
+        stderr = values.std(ddof=1) / np.sqrt(n)
+        assert stderr < 0.03 * np.abs(values).mean()
+        assert abs(values.mean() - expected) < 5.5 * stderr
+
+
+def test_a_bend_that_only_errors_reach_is_seen():
+    def beyond(x):
+        return np.maximum(x - K - 4 * SIGMA, 0)
+
+    assert simulation(beyond).weighted().proposal is not None
+
+
+def test_nothing_to_see_needs_no_proposal():
+    assert simulation(lambda x: 2 * x).weighted().proposal is None
+    assert simulation(np.tanh, cov=np.ones((2, 2))).weighted().proposal is None
+    assert simulation(np.tanh, q=1).weighted().proposal is None
