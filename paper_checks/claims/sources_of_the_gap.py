@@ -98,7 +98,7 @@ def gap_accumulates_layer_mloss(*, seed: int) -> Finding:
         found="carried to the output of the merge of eight experts of the embedded "
         f"network, layer M-Loss is {_range(parts)} of the gap on one shared input and "
         f"{_range(own)} on the sources' own activations; summed as it stands it is "
-        f" {ratio.value:.2f} of the gap over {len(study.gap)} pairs of fine-tunes "
+        f"{ratio.value:.2f} of the gap over {len(study.gap)} pairs of fine-tunes "
         "(geometric mean)",
         uncertainty=f"the carried part: {len(parts)} learning rates, {IMAGES} images; "
         f"the sum, 95 %: {ratio.low:.2f} to {ratio.high:.2f}, resampling models; that "
