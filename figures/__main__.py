@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from figures.command_line import CommandParser, add_computing_options
 from figures.gallery import GALLERY
 from figures.rendering import KINDS, save
 
@@ -57,15 +58,8 @@ def _refused(reason: str) -> int:
     return 2
 
 
-def _seed(text: str) -> int:
-    # The embedded models share out 2**20 streams to each seed.
-    if not (text.isdecimal() and int(text) < 2**31):
-        raise argparse.ArgumentTypeError(f"must be from 0 to {2**31 - 1}, got {text!r}")
-    return int(text)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m figures",
         description="Draw the figures as PNG and SVG and print the files' paths.",
         epilog="example: python -m figures --out out/figures expectation",
@@ -83,13 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where to write (default: %(default)s)",
     )
-    parser.add_argument(
-        "--seed",
-        type=_seed,
-        default=0,
-        metavar="N",
-        help="of simulations and embedded models (default: %(default)s)",
-    )
+    add_computing_options(parser)
     parser.add_argument(
         "--json", action="store_true", help="print one object: name to its files"
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 
+from figures.command_line import CommandParser, add_computing_options
 from figures.gallery import GALLERY
 from figures.rendering import KINDS
 from mloss.digits.cache import cache_directory
@@ -99,15 +100,8 @@ def _refused(reason: str) -> int:
     return 2
 
 
-def _seed(text: str) -> int:
-    # The embedded models share out 2**20 streams to each seed.
-    if not (text.isdecimal() and int(text) < 2**31):
-        raise argparse.ArgumentTypeError(f"must be from 0 to {2**31 - 1}, got {text!r}")
-    return int(text)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=PROGRAM,
         description="Check every claim of the M-Loss paper and print what was found. "
         "Exit status: 0 when every verdict is the recorded one, 1 when one is not, "
@@ -132,13 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print the records as JSON, as in claims.json",
     )
-    parser.add_argument(
-        "--seed",
-        type=_seed,
-        default=0,
-        metavar="N",
-        help="of simulations and embedded models (default: %(default)s)",
-    )
+    add_computing_options(parser)
     return parser
 
 

@@ -85,8 +85,14 @@ class Claim:
             raise ValueError(f"id must be lower-case words and hyphens, got {self.id}")
 
     def examine(self, *, seed: int) -> "Checked":
-        """Run the check, with the seed if it draws random numbers."""
-        finding = self.check(seed=seed) if self.seeded else self.check()
+        """Run the check, with the seed if it draws random numbers.
+
+        A proof that does not succeed leaves the claim undecided.
+        """
+        try:
+            finding = self.check(seed=seed) if self.seeded else self.check()
+        except ArithmeticError as error:
+            finding = Finding.not_checkable(f"a proof failed: {error}")
         return Checked(self, finding)
 
 

@@ -129,7 +129,8 @@ def gated_mloss(f: Activation, g: Array, u: Array, *, weights: Array) -> Array:
     """|f(m_g) m_u - sum_i w_i f(g_i) u_i| of gates and ups [q, n], giving [n]."""
     merged = evaluate(f, _weighted_mean(weights, g)) * _weighted_mean(weights, u)
     ensembled = _weighted_mean(weights, evaluate(f, g) * u)
-    return np.abs(np.asarray(merged - ensembled))
+    gap: Array = np.abs(merged - ensembled)
+    return gap
 
 
 def _weighted_mean(weights: Array, values: Array) -> Array:

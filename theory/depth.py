@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from theory.activations import Activation
 from theory.analysis import resolve
 from theory.law import error_law
+from theory.variation import turning_slopes
 
 Array = NDArray[np.float64]
 
@@ -101,10 +102,7 @@ def depth_bound(
 
 def lipschitz_constant(activation: str | Activation) -> float:
     """sup |f'|: f' is largest in size at a turn, at a kink or in a limit."""
-    f = resolve(activation)
-    points = np.array([*f.kinks, *f.inflections])
-    sides = np.nextafter(points[:, None], [-np.inf, np.inf]).ravel()
-    return float(np.abs([*f.slopes, *f.derivative(sides)]).max())
+    return float(np.abs(turning_slopes(resolve(activation))).max())
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ y = x / sigma, c = 2 d / sigma, and everything else is an average over y. The cl
 forms are derived by `python -m theory derive relu_distribution`. Leaky ReLU's D is
 |1 - negative_slope| times ReLU's.
 
-All functions are for equal weights and independent errors of one variance (paper
-Section 4), and all broadcast. With weights w_1, w_2 and variances s_1^2, s_2^2
+E[D^2], which a layer's M-Loss needs, is here for every activation and number of
+sources. All else is for equal weights and independent errors of one variance (paper
+Section 4). All broadcast. With weights w_1, w_2 and variances s_1^2, s_2^2
 D = min(w_1 |a|, w_2 |b|), and the chance that it exceeds d given x is
 Phi((x - d/w_1)/s_1) Phi(-(x + d/w_2)/s_2) and the same with 1 and 2 exchanged.
 """
@@ -18,10 +19,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import erf, ndtr, roots_legendre
 
-from theory.activations import Activation, LeakyReLU
+from theory.activations import Activation, Elementwise, LeakyReLU
 from theory.analysis import resolve
 from theory.expectation import expected_mloss
 from theory.law import scales
+from theory.layers.node import Integrand, Nodes, nodes_under
+from theory.layers.node_means import node_means
+from theory.many import Evaluation
 from theory.signed import phi
 
 Array = NDArray[np.float64]
@@ -31,6 +35,7 @@ _REACH = 9.0
 _NODES, _NODE_WEIGHTS = roots_legendre(32)
 # From here on k is infinite in float64: what is left out is of order exp(-k^2 / 2).
 _WIDEST = 40.0
+_CLOSED = 1e-12  # relative accuracy of the closed form of E[D^2]
 
 
 def mloss_survival(
@@ -85,11 +90,17 @@ def mloss_zero_probability(
 
 
 def mloss_second_moment(
-    activation: str | Activation, k: ArrayLike, sigma: ArrayLike
+    activation: str | Activation | Elementwise,
+    k: ArrayLike,
+    sigma: ArrayLike,
+    *,
+    q: int = 2,
+    weights: ArrayLike | None = None,
+    cov: ArrayLike | None = None,
 ) -> Array:
-    r"""E[D^2], in the units of sigma^2.
+    r"""E[D^2], in the squared units of the activation's output; two sources.
 
-    For ReLU, with z = k / sigma,
+    Arguments as for `expected_mloss`. For ReLU under the paper's law, z = k / sigma,
 
     .. math:: \frac{\sigma^2}{2z} \Bigl[\bigl(z + \tfrac{z^3}{3}\bigr)
         \Phi(z) \Phi(-z) - \tfrac{z^2 + 2}{3} \varphi(z)
@@ -97,10 +108,50 @@ def mloss_second_moment(
         + \frac{\operatorname{erf} z}{6 \sqrt\pi}\Bigr]
 
     which is sigma^3 / (12 sqrt(pi) k) for k >> sigma and sigma^2 (1 - 2/pi) / 8 for
-    k << sigma. Raises as `mloss_survival` does.
+    k << sigma. Otherwise by quadrature, to 1e-8, or 1e-6 for activations with kinks
+    that bend both ways under unequal weights and for bare functions. Raises
+    ValueError as `expected_mloss` does, for more than two sources of positive weight,
+    and for a sigma outside [1e-7, 1e8] unless the activation is homogeneous.
     """
-    slope = _slope_change(activation)
-    k, sigma = scales(k, sigma)
+    nodes = nodes_under(activation, k, sigma, q=q, weights=weights, cov=cov)
+    return _second_moment(nodes.two_sources()).value
+
+
+def estimated_second_moment(
+    activation: str | Activation | Elementwise,
+    k: ArrayLike,
+    sigma: ArrayLike,
+    *,
+    q: int = 2,
+    weights: ArrayLike | None = None,
+    cov: ArrayLike | None = None,
+    rtol: float = 1e-3,
+    seed: int = 0,
+) -> Evaluation:
+    """E[D^2] for any number of sources, with its error.
+
+    For two sources the value of `mloss_second_moment` and its stated accuracy. For
+    more it is sampled until error <= rtol * value, where
+    `error` is three standard errors of sixteen scramblings of a Sobol sequence.
+    Raises ValueError as `mloss_second_moment` does and for rtol outside (0, 1), and
+    ArithmeticError where 2^17 points a scrambling do not suffice.
+    """
+    nodes = nodes_under(activation, k, sigma, q=q, weights=weights, cov=cov)
+    return _second_moment(nodes, rtol=rtol, seed=seed)
+
+
+def _second_moment(nodes: Nodes, *, rtol: float = 1e-3, seed: int = 0) -> Evaluation:
+    law = nodes.law
+    alike = law.q == 2 and law.weights[0] == law.weights[1]
+    if isinstance(nodes.f, LeakyReLU) and alike and (law.cov == np.eye(2)).all():
+        value = _relu_second_moment(nodes.k, nodes.sigma)
+        value = abs(1 - nodes.f.negative_slope) ** 2 * value
+        return Evaluation(value, _CLOSED * value)
+    square = Integrand(lambda gap, _: gap**2)
+    return node_means(nodes, [square] * nodes.k.size, rtol=rtol, seed=seed)
+
+
+def _relu_second_moment(k: Array, sigma: Array) -> Array:
     z = np.minimum(k / sigma, _WIDEST)
     inside = (
         (z + z**3 / 3) * ndtr(z) * ndtr(-z)
@@ -108,7 +159,7 @@ def mloss_second_moment(
         - z / 3 * phi(z) ** 2
         + erf(z) / (6 * sqrt(pi))
     )
-    return (slope * sigma) ** 2 / 2 * (sigma / k) * inside
+    return sigma**2 / 2 * (sigma / k) * inside
 
 
 def mloss_variance(

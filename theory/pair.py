@@ -26,7 +26,8 @@ _BENDS = np.array([-8.5, -4.0, -1.5, 0.0, 1.5, 4.0, 8.5])
 _LOOK = np.array([0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
 _PIECES = 12  # of the reach of f, as it is seen from each of the three arguments
 _HAT_NODES, _HAT_WEIGHTS = roots_legendre(6)
-_SMALL = 0.02  # of the scale of f: below it S is a mean of f'' and not a difference
+_SMALL = 0.1  # of the scale of f: below it S is a mean of f'' and not a difference
+_LOST = 1e4 * np.finfo(float).eps  # of f: a difference below it has under 4 digits
 
 
 def expected_pair(f: Activation, k: Array, sigma: Array, law: ErrorLaw) -> Array:
@@ -195,18 +196,17 @@ class _Pair:
         return np.abs(u) < _SMALL * self._scale()
 
     def _difference(self, m: Array, u: Array) -> Array:
-        """S(m, u), as a mean of f'' and of its jumps where u is small."""
+        """S(m, u), as a mean of f'' and of its jumps where the difference is lost.
+
+        It is lost to rounding where u is small, and where f is nearly straight.
+        """
         u = np.broadcast_to(u, m.shape)
-        small = self._small(u)
-        result = np.empty_like(m)
         w1, w2 = self.law.weights
-        big_m, big_u = m[~small], u[~small]
-        result[~small] = (
-            w1 * self.f(big_m + w2 * big_u)
-            + w2 * self.f(big_m - w1 * big_u)
-            - self.f(big_m)
-        )
-        result[small] = self._under_hat(m[small], u[small])
+        here = self.f(m)
+        result: Array = w1 * self.f(m + w2 * u) + w2 * self.f(m - w1 * u) - here
+        straight = np.abs(result) < _LOST * (np.abs(here) + np.abs(u))
+        lost = self._small(u) | (straight & (np.abs(u) < self._scale() / 2))
+        result[lost] = self._under_hat(m[lost], u[lost])
         return result
 
     def _under_hat(self, m: Array, u: Array) -> Array:

@@ -18,17 +18,21 @@ Array = NDArray[np.float64]
 def total_variation(activation: str | Activation) -> float:
     """TV(f'), the total variation of the derivative over the real line.
 
-    f' is monotone between its turning points and jumps at its kinks, so the
-    variation is the sum of its steps from one to the next. GELU's is
+    f' is monotone between the points where it turns or jumps, so the variation is
+    the sum of its steps from one to the next. GELU's is
     4 (Phi(r) + r phi(r)) - 3 at r = sqrt 2, about 1.5156. docs/theory.md, section 3.
     """
-    f = resolve(activation)
-    slopes = [f.slopes[0]]
-    for point in sorted({*f.kinks, *f.inflections}):
-        sides = np.nextafter(point, [-np.inf, np.inf])
-        slopes.extend(f.derivative(sides))
-    slopes.append(f.slopes[1])
-    return float(np.abs(np.diff(slopes)).sum())
+    return float(np.abs(np.diff(turning_slopes(resolve(activation)))).sum())
+
+
+def turning_slopes(f: Activation) -> Array:
+    """f' wherever it may turn, from minus to plus infinity, monotone in between.
+
+    Its limits, and both sides of each kink and each inflection.
+    """
+    points = np.array(sorted({*f.kinks, *f.inflections}))
+    sides = np.nextafter(points[:, None], [-np.inf, np.inf])
+    return np.array([f.slopes[0], *f.derivative(sides.ravel()), f.slopes[1]])
 
 
 def mloss_bound(

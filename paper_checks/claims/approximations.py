@@ -7,17 +7,21 @@ from math import isclose, pi, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from paper_checks import proved
+from paper_checks.proved import interval
 from paper_checks.record import Finding, How, Verdict
 from paper_checks.registry import claim
 from paper_checks.symbolic import gelu_total_variation, relu_constant
 from paper_checks.two_routes import LEAKY_SLOPE, RATIOS, THEORY, Agreement, agreement
 from theory import expected_mloss, paper_approximation, total_variation
+from theory.certified import relu_constant_is_an_eighth, smooth_constant
 
 Array = NDArray[np.float64]
 
 # Where "k >> sigma" is meant: an asymptotic formula is off by sigma / k at most.
 FAR = np.array([1_000.0, 10_000.0])
 SIGMAS = np.array([0.01, 0.1, 1.0, 10.0, 100.0])
+ROUNDING = 1e-14  # of a constant computed in float64
 # The paper's value at k = sigma = 1, the same under either reading of the root.
 AT_ONE = {
     "relu": 1 / sqrt(2 * pi),
@@ -76,12 +80,14 @@ def judge(
     for cell in cells:
         if doubt := cell.doubt(_printed(comparison, cell.sigma)):
             return Finding.not_checkable(doubt, found=found)
+    if doubt := proved.doubt(comparison.name, cells):
+        return Finding.not_checkable(doubt, found=found)
     wrong = comparison.verdict != Verdict.CONFIRMED
     return Finding(
         comparison.verdict,
         found=found,
         uncertainty=_simulation_backing(cells),
-        how=(How.SYMBOLIC, How.SIMULATED),
+        how=(How.SYMBOLIC, How.CERTIFIED, How.SIMULATED),
         truth=truth if wrong else "",
         numbers=_numbers(comparison, cells),
     )
@@ -108,12 +114,14 @@ def expected_relu(*, seed: int) -> Finding:
         return Finding.not_checkable(
             f"theory has the limit {limit('relu'):.6g} and sympy derives {derived:.6g}"
         )
+    (ratio,) = relu_constant_is_an_eighth().values.values()
     return judge(
         comparison,
         sigmas=(1.0,),
         found=f"k E[D]/sigma^2 is {_scaled('relu', 2):.4f} at k = 2 sigma, then "
         f"{limit('relu'):.4f}; printed {_printed_constant('relu'):.4f}, "
-        f"{comparison.excess.max():.2f} times as much",
+        f"{comparison.excess.max():.2f} times as much; proved: never above 1/8, so the "
+        f"printed one is at least {interval(ratio)} times it",
         truth=f"E[D_ReLU] = sigma^2 / ({1 / limit('relu'):.4g} k), up to terms that "
         "are exponentially small in k / sigma.",
         seed=seed,
@@ -175,12 +183,14 @@ def expected_gelu(*, seed: int) -> Finding:
     comparison = compare("gelu", "k_outside_root")
     small = limit("gelu")
     large = _printed_constant("gelu") / float(comparison.excess[-1, -1])
+    derived, stated = gelu_total_variation() / 8, total_variation("gelu") / 8
+    bound = smooth_constant("gelu").values["TV(f')/8"]
+    off = max(abs(each / bound.midpoint - 1) for each in (derived, stated))
     # sigma = 0.01 is not yet zero: the limit is approached like sigma^2 = 1e-4.
-    derived = gelu_total_variation() / 8
-    if max(abs(small - derived), abs(total_variation("gelu") / 8 - derived)) > 1e-4:
+    if off > ROUNDING or abs(small - bound.midpoint) > 1e-4:
         return Finding.not_checkable(
-            f"theory has the limit {small:.6g} and TV(f')/8 = "
-            f"{total_variation('gelu') / 8:.6g}; sympy derives {derived:.6g}"
+            f"theory has the limit {small:.6g} and TV(f')/8 = {stated:.6g}; sympy "
+            f"derives {derived:.6g}, which is proved to be in {interval(bound)}"
         )
     low, high = comparison.excess.min() - 1, comparison.excess.max() - 1
     return judge(
@@ -188,7 +198,8 @@ def expected_gelu(*, seed: int) -> Finding:
         sigmas=(0.1, 1.0),
         found="for k >= 10 and k >> sigma, k E[D]/sigma^2 falls from "
         f"{small:.5f} (sigma << 1) to {large:.4f} (sigma >> 1); printed "
-        f"{_printed_constant('gelu'):.4f}, {low:.0%} to {high:.0%} too large",
+        f"{_printed_constant('gelu'):.4f}, {low:.0%} to {high:.0%} too large; proved: "
+        f"for no k and sigma above TV(f')/8, in {interval(bound)}, so never 1/4",
         truth=f"E[D_GELU] = c sigma^2 / k with c from {small:.5f} (sigma << 1) down to "
         f"{large:.4f} (sigma >> 1) where k >> 1, and less where k is below about 1.",
         seed=seed,
@@ -227,7 +238,8 @@ def _printed(comparison: Comparison, sigma: float) -> Array:
 def _simulation_backing(cells: list[Agreement]) -> str:
     relative = np.concatenate([cell.relative_stderr for cell in cells])
     return (
-        f"exact to 1e-10; simulation at k/sigma = 2 to 10,000 is within "
+        f"exact to {proved.WIDTH:.0e}, by proved bounds; simulation at k/sigma = 2 to "
+        "10,000 is within "
         f"{max(cell.distance for cell in cells):.1f} standard errors of "
         f"{relative.min():.1%} to {relative.max():.1%}"
     )

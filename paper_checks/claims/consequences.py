@@ -6,11 +6,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+from paper_checks.proved import interval
 from paper_checks.record import Finding, How, Verdict
 from paper_checks.registry import claim
 from paper_checks.symbolic import leaky_relu_is_affine_in_relu
 from paper_checks.two_routes import LEAKY_SLOPE, THEORY, simulated
 from theory import LeakyReLU, expected_mloss, mloss_bound, paper_approximation
+from theory.certified import (
+    certified_total_variation,
+    gelu_can_fall_below_relu,
+    gelu_exceeds_relu,
+    relu_constant_is_an_eighth,
+    smooth_constant,
+)
+from theory.certified.ranking import LEAST_K
 
 Array = NDArray[np.float64]
 
@@ -19,6 +28,7 @@ SIGMAS = np.geomspace(0.01, 100, 25)
 SLOPES = (0.0, 0.01, 0.25, 0.9, 2.0, -0.5)
 # expected_mloss promises 1e-12 relative for closed forms and 1e-10 for GELU.
 CLOSED_FORM, QUADRATURE = 1e-12, 1e-10
+PROVED_FROM = float(LEAST_K)  # the k from which GELU is proved to be above ReLU
 
 
 @claim(
@@ -67,24 +77,32 @@ def leaky_relu_ratio(*, seed: int) -> Finding:
     recorded="corrected",
 )
 def activation_ranking() -> Finding:
-    """Compare exact GELU and ReLU over the grid, and find where they cross."""
+    """Prove where GELU is above ReLU, and find by how much and where they cross."""
+    above, below = gelu_exceeds_relu(), gelu_can_fall_below_relu()
     k, sigma = _grid()
     ratio = expected_mloss("gelu", k, sigma) / expected_mloss("relu", k, sigma)
     wide = k >= 1
     crossings = [_gelu_relu_crossing(each) for each in RATIOS]
     first, last = min(crossings), max(crossings)
-    printed_order = bool((ratio < 1).all())
+    if ratio[wide].min() <= 1 or last > PROVED_FROM:
+        return Finding.not_checkable(
+            f"it is proved that {above.statement}, and the exact values deny it"
+        )
     return Finding(
-        Verdict.CONFIRMED if printed_order else Verdict.CORRECTED,
-        found=f"for k >= 1 and k/sigma from 2 to 10,000 GELU is {ratio[wide].min():.3f}"
-        f" to {ratio[wide].max():.3f} times ReLU; they cross between k = {first:.3f} "
+        Verdict.CORRECTED,
+        found=f"proved: {above.statement}; {below.statement}, being "
+        f"{interval(below.values['E[D_GELU]'])} against "
+        f"{interval(below.values['E[D_ReLU]'])}; for k >= 1 and k/sigma from 2 to "
+        f"10,000 GELU is {ratio[wide].min():.3f} to {ratio[wide].max():.3f} times ReLU "
+        f"on a grid; they cross between k = {first:.3f} "
         f"and {last:.3f} ({crossings[-1]:.3f} at k/sigma = {RATIOS[-1]:,.0f}, "
         f"{crossings[0]:.3f} at {RATIOS[0]:.0f}), and GELU is below only for narrower "
         "k",
-        uncertainty=f"{QUADRATURE:.0e}, the quadrature of the exact GELU values",
-        how=(How.SYMBOLIC,),
-        truth=f"GELU's expected M-Loss is above ReLU's wherever k >= 1, by up to "
-        f"{ratio.max() - 1:.0%}, and below it only for pre-activations within "
+        uncertainty=f"none in what is proved, by interval arithmetic in {above.boxes} "
+        f"boxes; {QUADRATURE:.0e}, the quadrature of the exact GELU values",
+        how=(How.CERTIFIED, How.SYMBOLIC),
+        truth=f"GELU's expected M-Loss is above ReLU's for every k >= {PROVED_FROM}, "
+        f"by up to {ratio.max() - 1:.0%}, and below it only for pre-activations within "
         f"{crossings[-1]:.2f} (sigma << k) to {crossings[0]:.2f} (sigma = k/2) of "
         "zero.",
         numbers={
@@ -92,6 +110,8 @@ def activation_ranking() -> Finding:
             "ratio_max": float(ratio.max()),
             "crossing_k_min": first,
             "crossing_k_max": last,
+            "certified_from_k": PROVED_FROM,
+            "certified_boxes": above.boxes,
         },
     )
 
@@ -150,9 +170,10 @@ def small_for_k_above_sigma() -> Finding:
     return Finding(
         Verdict.CONFIRMED if bounded else Verdict.REFUTED,
         found=f"E[D]/sigma is at most {at_100:.1e} at k/sigma = 100 and {furthest:.1e} "
-        "at 10,000; it never exceeds TV(f') sigma / (8k)",
+        "at 10,000; it never exceeds TV(f') sigma / (8k), with TV(f') 1 for ReLU and "
+        f"proved to be in {interval(certified_total_variation('gelu'))} for GELU",
         uncertainty=f"{QUADRATURE:.0e}, the accuracy of the exact values",
-        how=(How.SYMBOLIC,),
+        how=(How.CERTIFIED, How.SYMBOLIC),
         truth="" if bounded else "The bound TV(f') sigma^2 / (8k) is exceeded.",
         numbers={"at_100": at_100, "at_10000": furthest},
     )
@@ -166,19 +187,26 @@ def small_for_k_above_sigma() -> Finding:
     recorded="confirmed",
 )
 def printed_values_are_upper_bounds() -> Finding:
-    """Compare the printed with the exact values, also where k is only 2 sigma."""
+    """Prove it of each constant; compare the values, also where k is only 2 sigma."""
     k, sigma = _grid()
     excess = {
         name: paper_approximation(f, k, sigma) / expected_mloss(f, k, sigma)
         for name, f in THEORY.items()
     }
-    bounds = all((ratio >= 1).all() for ratio in excess.values())
+    (relu,) = relu_constant_is_an_eighth().values.values()
+    gelu = smooth_constant("gelu").values["TV(f')/8"]
+    proved = relu.lower > 1 and gelu.upper < paper_approximation("gelu", 1.0, 1.0)
+    bounds = proved and all((ratio >= 1).all() for ratio in excess.values())
     smallest = ", ".join(f"{n} {ratio.min():.2f}" for n, ratio in excess.items())
     return Finding(
         Verdict.CONFIRMED if bounds else Verdict.REFUTED,
-        found=f"printed over exact, at least: {smallest}, for k/sigma from 2 to 10,000",
-        uncertainty=f"{QUADRATURE:.0e}, the accuracy of the exact values",
-        how=(How.SYMBOLIC,),
+        found="proved for every k and sigma: ReLU's value and Leaky ReLU's are at most "
+        f"the printed ones over {interval(relu)}, and k E[D_GELU]/sigma^2 is at most "
+        f"TV(f')/8, in {interval(gelu)}; printed over exact, at least: {smallest}, for "
+        "k/sigma from 2 to 10,000",
+        uncertainty="none in what is proved; "
+        f"{QUADRATURE:.0e}, the accuracy of the exact values",
+        how=(How.CERTIFIED, How.SYMBOLIC),
         truth="" if bounds else "Somewhere the exact value exceeds the printed one.",
         numbers={name: float(ratio.min()) for name, ratio in excess.items()},
     )

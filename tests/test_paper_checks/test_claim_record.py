@@ -39,6 +39,16 @@ def test_a_check_gets_the_seed_if_it_takes_one(seeded):
     assert claim.examine(seed=7).finding.numbers == ({"seed": 7} if seeded else {})
 
 
+def test_a_proof_that_fails_leaves_its_claim_undecided():
+    def check():
+        raise ArithmeticError("could not prove that 1 < 1")
+
+    claim = Claim("a", "w", "s", Verdict.CONFIRMED, check=check, seeded=False)
+    checked = claim.examine(seed=0)
+    assert not checked.as_recorded
+    assert checked.finding.reason == "a proof failed: could not prove that 1 < 1"
+
+
 def test_the_json_record_has_the_public_keys():
     claim = Claim("a", "w", "s", Verdict.CONFIRMED, check=finding, seeded=False)
     record = Checked(claim, finding(Verdict.REFUTED, truth="no")).as_json()

@@ -56,12 +56,30 @@ def test_an_unknown_id_exits_2_with_one_line(capsys):
     assert "expected-relu" in shown.err
 
 
-@pytest.mark.parametrize("bad", [["--seed", "-1"], ["--seed", "one"], ["--nonsense"]])
-def test_bad_arguments_exit_2(bad, capsys):
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ["--seed", "-1"],
+        ["--seed", "one"],
+        ["--device", "cuda"],
+        ["--dtype", "float32"],
+        ["--nonsense"],
+    ],
+)
+def test_bad_arguments_exit_2_with_one_line(bad, capsys):
     with pytest.raises(SystemExit) as stopped:
         command.main(bad)
     assert stopped.value.code == 2
-    assert capsys.readouterr().out == ""
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert bad[0] in shown.err
+
+
+def test_the_device_and_dtype_that_there_are_may_be_named(capsys):
+    given = ["--device", "cpu", "--dtype", "float64", "--only", LIGHT[0]]
+    assert command.main(given) == 0
+    assert "confirmed" in capsys.readouterr().out
 
 
 def test_an_out_that_is_a_file_exits_2(tmp_path, capsys):

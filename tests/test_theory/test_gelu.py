@@ -25,13 +25,40 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_gelu_matches_brute_quadrature(case):
-    k, sigma, weights, cov = CASES[case]
+def assert_matches_brute_quadrature(k, sigma, weights, cov):
     found = expected_mloss("gelu", k, sigma, weights=weights, cov=cov)
     expected = reference_gelu(k, sigma, weights, cov)
     # The reference itself is good to about 1e-11 where the law of m is sharpest.
     assert_allclose(found, expected, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gelu_matches_brute_quadrature(case):
+    assert_matches_brute_quadrature(*CASES[case])
+
+
+def random_cases(count, *, seed):
+    """k, sigma, weights and cov: half of them the paper's law, extremes included."""
+    rng = np.random.default_rng(seed)
+    for case in range(count):
+        sigma = 10 ** rng.uniform(-5, 3)
+        k = sigma * (0.1, 1e8, 10 ** rng.uniform(-1, 2), 1 / sigma)[case % 4]
+        if case % 8 < 4:
+            yield k, sigma, EQUAL, INDEPENDENT
+        else:
+            weight, factor = rng.uniform(0.02, 0.98), rng.normal(size=(2, 2))
+            yield k, sigma, (weight, 1 - weight), factor @ factor.T
+
+
+@pytest.mark.parametrize("case", [*random_cases(8, seed=0)])
+def test_gelu_matches_brute_quadrature_at_random_points(case):
+    assert_matches_brute_quadrature(*case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [*random_cases(160, seed=1)])
+def test_gelu_matches_brute_quadrature_at_many_points(case):
+    assert_matches_brute_quadrature(*case)
 
 
 @pytest.mark.parametrize("k", [0.01, 0.5, 3.0, 1e3])

@@ -1,0 +1,1 @@
+"""Layers of nodes, plain and normalised: expectations of Eqs. 3, 6 and 7."""
