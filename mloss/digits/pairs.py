@@ -18,11 +18,11 @@ from torch.linalg import vector_norm
 
 import mloss
 import theory
+from mloss.curvature import second_order_gap
 from mloss.definitions import layer_mloss
 from mloss.digits.cache import cached
 from mloss.digits.models import DigitsModels
 from mloss.digits.progress import tracked
-from mloss.digits.second_order import second_order_gap
 from mloss.digits.tabulated import tabulated_mloss
 from mloss.digits.training import one_thread
 from mloss.gap import gap
@@ -153,7 +153,9 @@ class _Bench:
         """The columns of one pair, with k and sigma [site, node] for the formulas."""
         merged = average(self.base, pair)
         measured = gap(merged, pair, self.images, model=self.model)
-        foretold = second_order_gap(self.model, pair, data=self.images)
+        foretold = second_order_gap(
+            self.model, pair, data=self.images, method="differences"
+        )
         x, *h = self.pre_activations([self.base, *pair], inputs_of=merged)
         return {
             "gap": torch.tensor(measured.mean, dtype=torch.float64),
