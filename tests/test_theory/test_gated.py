@@ -156,6 +156,7 @@ POINTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS)
 def test_the_quadrature_s_error_is_honest(point, monkeypatch):
     *place, law = point
@@ -226,6 +227,7 @@ def product_rule(
     return total / 2 / (2 * np.pi)
 
 
+@pytest.mark.slow
 @settings(max_examples=2, phases=[Phase.explicit, Phase.generate])
 @given(sources=error_laws(st.just(2)), r=correlations, shift=st.integers(-30, 30))
 def test_symmetries(sources, r, shift):
@@ -281,6 +283,7 @@ def test_more_sources_stay_below_the_limit_s_form(q):
     assert found.value + 5 / 3 * found.error < limit
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(
     gate=st.sampled_from(["silu", "relu", "tanh", "hard_swish", "identity"]),

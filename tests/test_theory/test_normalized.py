@@ -114,6 +114,7 @@ def test_many_sources_against_plain_sampling(name, eps, q):
     assert_mean(D / (output + eps), found.value, sharp=2e-2, error=found.error / 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["relu", "gelu", "tanh"])
 @pytest.mark.parametrize("eps", [1e-4, 1.0])
 def test_the_sampling_error_is_honest_over_seeds(name, eps):
@@ -207,6 +208,7 @@ def test_a_normalised_layer_of_one_node_is_the_node(name, k, sigma, eps):
     assert_allclose(upper, node, rtol=3e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["relu", "gelu", "tanh"])
 @pytest.mark.parametrize(("nodes", "eps"), [(2, 0.1), (8, 1e-2), (200, 1e-4)])
 @pytest.mark.parametrize("law", [{}, UNEQUAL], ids=["paper", "unequal"])
