@@ -16,7 +16,9 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from resource import getpagesize
 from statistics import median
+from threading import Event, Thread
 from time import perf_counter
 
 import numpy as np
@@ -101,17 +103,23 @@ def work(name: str, dtype: str) -> dict[str, Callable[[], object]]:
 def peak_memory(name: str, dtype: str, kind: str) -> float:
     """GiB that one run takes above what model and directions take (Linux)."""
     run = work(name, dtype)[kind]
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before = resident("VmRSS")
+    before, seen, done = resident(), [0], Event()
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            seen.append(resident())
+
+    watcher = Thread(target=watch)
+    watcher.start()
     run()
-    return (resident("VmHWM") - before) / 2**20
+    done.set()
+    watcher.join()
+    return (max(seen) - before) / 2**30
 
 
-def resident(field: str) -> int:
-    """KiB of this process by that name."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (line,) = (line for line in lines if line.startswith(f"{field}:"))
-    return int(line.split()[1])
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * getpagesize()
 
 
 def costs() -> list[dict[str, object]]:
