@@ -5,7 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from theory.activations import GELU, Activation, Elementwise, LeakyReLU
 from theory.analysis import resolve
-from theory.gelu import expected_gelu, needs_panels
+from theory.gelu import expected_gelu, follows_closely
 from theory.law import ErrorLaw, error_law, scales
 from theory.pair import expected_pair
 from theory.signed import RELU_KERNEL, signed_gap
@@ -74,13 +74,9 @@ def _by_quadrature(f: Activation, k: Array, sigma: Array, law: ErrorLaw) -> Arra
 
 def _expected_two(f: Activation, k: Array, sigma: Array, law: ErrorLaw) -> Array:
     """The fast quadrature of GELU where it is good, the general one elsewhere."""
-    if f != GELU:
-        return expected_pair(f, k, sigma, law)
-    fast = ~needs_panels(sigma, law)
-    result = np.empty(k.shape)
-    result[fast] = expected_gelu(k[fast], sigma[fast], law)
-    result[~fast] = expected_pair(f, k[~fast], sigma[~fast], law)
-    return result
+    if f == GELU and not follows_closely(law):
+        return expected_gelu(k, sigma, law)
+    return expected_pair(f, k, sigma, law)
 
 
 def _expected_relu(k: Array, sigma: Array, law: ErrorLaw) -> Array:

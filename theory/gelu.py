@@ -45,6 +45,8 @@ _CUT = 7.5  # standard deviations; what lies beyond has 1e-12 of the second mome
 _REACH = 8.0  # -S(m* + y, u) has a Gaussian tail in y, below 1e-14 there
 _BLOCK = 64  # points at a time, which keeps the nodes of one block in cache
 _FIRST, _RATIO = 1.5, 5.1  # where the first panel in |u| ends, how the others grow
+# Laws less loose than two independent sources want finer panels, then another way.
+_LOOSE, _FINER_RATIO, _CLOSE = 0.49, 1.6, 0.15
 _U_NODES, _U_WEIGHTS = roots_legendre(16)
 _N_NODES, _N_WEIGHTS = (column[:, None] for column in roots_legendre(30))
 
@@ -68,37 +70,37 @@ GELU_KERNEL = HeatKernel(1.0, _kernel_value, _kernel_primitive, _kernel_derivati
 def expected_gelu(k: Array, sigma: Array, law: ErrorLaw) -> Array:
     """E[D] for GELU and two sources; k and sigma of one shape, in GELU's units.
 
-    Good to 1e-10 but where m follows u closely and sigma is several of GELU's own
-    widths: `needs_panels` tells, and `theory.pair` serves there.
+    Good to 1e-10 unless m follows u closely: `follows_closely` tells, and
+    `theory.pair` serves there.
     """
     assert law.q == 2, "the caller sends two sources of positive weight"
     assert law.jensen_variance > 0, "and errors that are not one and the same"
     flat_k, flat_sigma = k.reshape(-1), sigma.reshape(-1)
     result = signed_gap(flat_k, flat_sigma, law, GELU_KERNEL)
     halves = _halves(law, largest=float(flat_sigma.max(initial=0.0)))
-    for alike in _blocks(law.pair().deviation * flat_sigma):
+    for alike in _blocks(_panels(law.pair(), flat_sigma)):
         both = sum(half.mean(flat_k[alike], flat_sigma[alike]) for half in halves)
         result[alike] += 4 / len(halves) * both / flat_k[alike]
     return np.asarray(result).reshape(k.shape)
 
 
-def needs_panels(sigma: Array, law: ErrorLaw) -> NDArray[np.bool_]:
-    """Where the integrand bends too sharply in u for the panels used here."""
-    pair = law.pair()
-    return (pair.deviation * sigma > 3) & (pair.spread < pair.deviation / 4)
+def follows_closely(law: ErrorLaw) -> bool:
+    """Whether m follows u so closely that the integrand bends too sharply in u."""
+    return law.pair().looseness < _CLOSE
 
 
-def _blocks(deviation: Array) -> Iterator[NDArray[np.intp]]:
+def _blocks(panels: NDArray[np.int_]) -> Iterator[NDArray[np.intp]]:
     """The points in blocks that take equally many panels in u."""
-    panels = _panels(deviation)
     for count in np.unique(panels):
         same = np.flatnonzero(panels == count)
         yield from np.array_split(same, np.ceil(same.size / _BLOCK))
 
 
-def _panels(deviation: Array) -> NDArray[np.int_]:
-    """How many panels follow the first."""
-    spans = np.log(_CUT * deviation / _first(deviation)) / np.log(_RATIO)
+def _panels(pair: PairLaw, sigma: Array) -> NDArray[np.int_]:
+    """How many panels follow the first, [point]."""
+    deviation = pair.deviation * sigma
+    ratio = _RATIO if pair.looseness >= _LOOSE else _FINER_RATIO
+    spans = np.log(_CUT * deviation / _first(deviation)) / np.log(ratio)
     panels: NDArray[np.int_] = np.ceil(spans).astype(int)
     return panels
 
@@ -131,7 +133,7 @@ class _Half:
     def mean(self, k: Array, sigma: Array) -> Array:
         """The expectation over u and n on this half, for k and sigma [point]."""
         deviation, spread = self.pair.deviation * sigma, self.pair.spread * sigma
-        edges = self._edges(k, deviation)
+        edges = self._edges(k, sigma)
         half = np.diff(edges)[..., None] / 2
         size = edges[:, :-1, None] + half * (1 + _U_NODES)
         measure = half * _U_WEIGHTS * phi(size / deviation[:, None, None])
@@ -146,18 +148,18 @@ class _Half:
         total: Array = ((below - above) * measure).sum(axis=1)
         return total
 
-    def _edges(self, k: Array, deviation: Array) -> Array:
+    def _edges(self, k: Array, sigma: Array) -> Array:
         """Panels [point, edge] in |u|: geometric between GELU's scale and the law's.
 
         Where n follows u closely, Q(max(n + k, m*)) bends sharply as m* passes
         n + k; the panels are split there.
         """
-        top = _CUT * deviation
-        bottom = _first(deviation)
-        powers = np.linspace(0, 1, _panels(deviation)[0] + 1)
+        deviation = self.pair.deviation * sigma
+        top, bottom = _CUT * deviation, _first(deviation)
+        powers = np.linspace(0, 1, _panels(self.pair, sigma)[0] + 1)
         edges = [np.zeros_like(top)]
         edges += [bottom * (top / bottom) ** power for power in powers]
-        if self.pair.spread < self.pair.deviation / 2:
+        if self.pair.looseness < _LOOSE:
             edges += [self._crossing(shift, top) for shift in (-k, k)]
         return np.sort(np.stack(edges, axis=1), axis=1)
 

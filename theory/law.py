@@ -25,6 +25,15 @@ class PairLaw:
     drift: float
     spread: float
 
+    @property
+    def looseness(self) -> float:
+        """Over how much of u's deviation an end of the range of x passes a bend of |S|.
+
+        Given u the end is spread about drift * u +- k, and bends move at most as fast
+        as u. 1/2 for two equal, independent sources; 0 where m follows u.
+        """
+        return self.spread / (self.deviation * (1 + abs(self.drift)))
+
 
 @dataclass(frozen=True)
 class ErrorLaw:

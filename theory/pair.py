@@ -26,6 +26,7 @@ _BENDS = np.array([-8.5, -4.0, -1.5, 0.0, 1.5, 4.0, 8.5])
 _LOOK = np.array([0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
 _PIECES = 12  # of the reach of f, as it is seen from each of the three arguments
 _HAT_NODES, _HAT_WEIGHTS = roots_legendre(6)
+_LOOSE = 0.49  # below it the mean given u bends where an end of the range passes f's
 _SMALL = 0.1  # of the scale of f: below it S is a mean of f'' and not a difference
 _LOST = 1e4 * np.finfo(float).eps  # of f: a difference below it has under 4 digits
 
@@ -57,7 +58,7 @@ class _Pair:
         for sign in (1.0,) if symmetric else (1.0, -1.0):
             edges = self._sizes(deviation)
             splits = self._kinks_met(edges, sign)
-            if spread < deviation / 4:
+            if pair.looseness < _LOOSE:
                 splits += self._ends_met(edges, sign, drift)
             inside = [split for split in splits if 0 < split < edges.max()]
             size, measure = panel_rule(np.append(edges, inside))
