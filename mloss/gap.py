@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mloss.batches import Batch, Data, batches, real_tokens, size
-from mloss.inference import architecture, check_fits, evaluating, forward
+from mloss.batches import Batch, Data, batches
+from mloss.inference import architecture, check_fits, evaluating
+from mloss.outputs import check_finite, flat_output
 from mloss.running_mean import RunningMean
 from mloss.states import State, listed, state_of
 from mloss.weights import Weights, merging_weights, weighted_sum
@@ -56,7 +57,7 @@ def gap(
     distance, length = RunningMean(), RunningMean()
     with evaluating(run_in):
         for batch in batches(data):
-            ours, *each = (_flat_output(run_in, state, batch) for state in states)
+            ours, *each = (_row(run_in, state, batch) for state in states)
             ensemble = weighted_sum(w, each)
             distance.add(torch.linalg.vector_norm(ours - ensemble, dim=1))
             length.add(torch.linalg.vector_norm(ensemble, dim=1))
@@ -77,22 +78,10 @@ def _check_dtypes(states: list[dict[str, Tensor]]) -> None:
                 )
 
 
-def _flat_output(
-    model: nn.Module, state: State, batch: Batch
-) -> Float[Tensor, "sample entry"]:
-    output = forward(model, state, batch)
-    if output.ndim == 0 or len(output) != size(batch):
-        raise ValueError(
-            f"the output must have one row for each of the {size(batch)} samples, "
-            f"got shape {tuple(output.shape)}"
-        )
-    if not torch.isfinite(output).all():
-        raise ValueError("the output has an infinity or a NaN")
-    tokens = real_tokens(batch)
-    if tokens is not None and output.shape[1:2] == tokens.shape[1:]:
-        # Padding has an output of its own, which nobody uses.
-        output = output * tokens.to(output.device)[(...,) + (None,) * (output.ndim - 2)]
-    return output.double().reshape(len(output), -1)
+def _row(model: nn.Module, state: State, batch: Batch) -> Float[Tensor, "sample entry"]:
+    output = flat_output(model, state, batch)
+    check_finite(output)
+    return output.double()
 
 
 def _ratio(distance: float, size: float) -> float:
