@@ -37,8 +37,7 @@ with both ends included, sigma log-uniform from 0.001 to 100.
 - *definition*: a double Gauss-Legendre sum of the definition in 50-digit arithmetic
   (mpmath), sharing no formula with the theory.
 - *simulated*: `simulate.estimate_mloss(..., method="qmc")` with {samples} samples; its
-  standard error is {finest:.0e} to {coarsest:.0e} of the value. With a million samples
-  it is smaller still, and for ReLU often too small for the error that is left.
+  standard error is {finest:.0e} to {coarsest:.0e} of the value.
 
 Below are the largest relative difference between two routes, the largest relative
 width of an enclosure, how many exact values lie inside the enclosure widened by 1e-10

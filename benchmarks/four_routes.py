@@ -15,7 +15,7 @@ SEED = 20260101
 RATIOS = (0.1, 1e8)  # the range of k / sigma, whose ends occur
 SIGMAS = (1e-3, 1e2)
 CERTIFIED_WIDTH, STATED = 1e-12, 1e-10
-SAMPLES = 2**16  # with 2**20 the error of ReLU is often understated
+SAMPLES = 2**16
 
 
 @dataclass(frozen=True)

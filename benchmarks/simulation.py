@@ -8,14 +8,15 @@
    sample times the number of samples that their variance asks for.
 3. Two threads beside one, taking turns.
 
-Medians of several runs; run it on an idle machine.
+Medians of several runs. The first two count the processor's time, so that a busy
+machine blurs them little; the third needs two idle cores.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 
@@ -27,18 +28,16 @@ ACTIVATIONS, RATIOS = ("relu", "leaky_relu", "gelu"), (10.0, 1000.0)
 RESULTS = Path(__file__).parent / "results" / "simulation.json"
 
 
-def seconds(run: Callable[[], object]) -> float:
-    start = perf_counter()
-    run()
-    return perf_counter() - start
-
-
-def medians(*runs: Callable[[], object]) -> list[float]:
+def medians(
+    *runs: Callable[[], object], clock: Callable[[], float] = process_time
+) -> list[float]:
     """Median time of each, the runs taking turns."""
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(RUNS):
         for each, run in zip(times, runs, strict=True):
-            each.append(seconds(run))
+            start = clock()
+            run()
+            each.append(clock() - start)
     return [median(each) for each in times]
 
 
@@ -99,6 +98,7 @@ def two_threads(activations: Sequence[str] = ACTIVATIONS) -> dict[str, float]:
         one, two = medians(
             lambda a=activation: simulated(a, 10.0, 4 * SAMPLES, "mc"),
             lambda a=activation: simulated(a, 10.0, 4 * SAMPLES, "mc", workers=2),
+            clock=perf_counter,
         )
         found[activation] = one / two
     return found

@@ -142,17 +142,17 @@ def evaluate(f: Activation, x: Any, asarray: Callable[[Any], Any] = np.asarray) 
     `asarray` turns what f returns into an array of x's library.
     """
     y = asarray(f(x))
+    # One sum first: it is finite unless a value is not, or it overflows itself.
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = y.sum()
+    if not isfinite(total) and not (finite := abs(y) < np.inf).all():
+        at = f" at {x[~finite][0]}" if y.shape == x.shape else ""
+        raise ValueError(f"activation must be finite, got {y[~finite][0]}{at}")
     if y.shape != x.shape:
         raise ValueError(
             f"activation must be elementwise: it mapped shape {tuple(x.shape)} to "
             f"{tuple(y.shape)}"
         )
-    # One sum first: it is finite unless a value is not, or it overflows itself.
-    with np.errstate(invalid="ignore", over="ignore"):
-        total = y.sum()
-    if not isfinite(total) and not (finite := abs(y) < np.inf).all():
-        at = x[~finite][0]
-        raise ValueError(f"activation must be finite, got {f(at)} at {at}")
     return y
 
 

@@ -16,6 +16,8 @@ from simulate.provenance import Run
 from simulate.settings import Settings
 from simulate.sweep_table import Results
 
+BEGINNING = b'{"format": '  # of the first line, however it was torn
+
 
 def read_journal(path: Path, settings: Settings) -> Results:
     """Read what a stopped run left; nothing where there is no journal.
@@ -29,6 +31,9 @@ def read_journal(path: Path, settings: Settings) -> Results:
     if not content:
         return results
     whole, _, torn = content.rpartition(b"\n")
+    if not whole and torn.startswith(BEGINNING[: len(torn)]):
+        path.unlink()
+        return results
     header, *entries = (
         _entry(line, f"{path}, line {number}")
         for number, line in enumerate(whole.split(b"\n"), start=1)
@@ -37,12 +42,11 @@ def read_journal(path: Path, settings: Settings) -> Results:
         path.unlink()
         return results
     settings.require_same(header, path=path)
-    for entry in entries:
-        if "run" in entry:
-            results.runs.append(Run(**entry["run"]))
-        elif "row" in entry:
-            row = Row.from_json(entry["row"])
-            results.rows[row.cell] = row
+    for number, entry in enumerate(entries, start=2):
+        try:
+            _add(entry, results)
+        except (KeyError, TypeError, ValueError):  # fields that are not ours
+            raise _foreign(f"{path}, line {number}") from None
     if torn:
         os.truncate(path, len(content) - len(torn))
     return results
@@ -69,13 +73,25 @@ def journal(
         yield lambda row: add({"row": row.as_json()})
 
 
+def _add(entry: dict[str, Any], results: Results) -> None:
+    if "run" in entry:
+        results.runs.append(Run(**entry["run"]))
+    elif "row" in entry:
+        row = Row.from_json(entry["row"])
+        results.rows[row.cell] = row
+
+
 def _entry(line: bytes, where: str) -> dict[str, Any]:
     try:
         entry = json.loads(line)
     except ValueError:
         entry = None
     if not isinstance(entry, dict):
-        raise ValueError(
-            f"{where}, is not of a sweep's journal; move the file away to start anew"
-        )
+        raise _foreign(where)
     return entry
+
+
+def _foreign(where: str) -> ValueError:
+    return ValueError(
+        f"{where}, is not of a sweep's journal; move the file away to start anew"
+    )

@@ -17,7 +17,7 @@ from simulate.inputs import normal_quantile
 from simulate.laws import Law, positive_integer
 from simulate.moments import Moments, Strata
 from simulate.placements import State
-from simulate.proposals import PLAIN, Proposal, proposal_for
+from simulate.proposals import Proposal, proposal_for
 
 CHUNK = 2**20  # pre-activations from one seed
 RANDOMISATIONS = 16  # scrambled Sobol sets at least, and less than twice as many
@@ -97,8 +97,8 @@ class Simulation:
         u = self.law.scores(v, self.ops)
         x = self.law.inputs.quantile(u, self.ops)
         state, ratio = proposal.moved(t, State(u, x, self.law.mixed(z, self.ops)))
-        weight = 1 / (PLAIN + (1 - PLAIN) * ratio.mean(axis=0))
-        return weight, self.law.pre_activations(state.x, state.z, self.ops), ratio == 0
+        h = self.law.pre_activations(state.x, state.z, self.ops)
+        return proposal.weight(t, ratio), h, ratio == 0
 
 
 class Span(NamedTuple):

@@ -30,7 +30,7 @@ class Settings:
                 f"mloss has {FORMAT}; finish it with the version that began it, or "
                 "choose another file"
             )
-        there, here = _flat(header["settings"]), _flat(vars(self))
+        there, here = _flat(header.get("settings", {})), _flat(vars(self))
         differing = [
             f"{name} is {there.get(name)} there and {here[name]} here"
             for name in here
@@ -45,4 +45,4 @@ class Settings:
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     own = {name: value for name, value in settings.items() if name != "versions"}
-    return {**own, **settings["versions"]}
+    return {**own, **settings.get("versions", {})}

@@ -63,15 +63,20 @@ def read_table(path: Path, settings: Settings) -> Results:
     try:
         table = pq.read_table(path)
         metadata = json.loads(table.schema.metadata[METADATA])
-    except (pa.ArrowInvalid, KeyError, TypeError) as error:
+        settings.require_same(metadata, path=path)
+        runs = [Run(**run) for run in metadata["runs"]]
+        rows = [Row(**entry) for entry in table.to_pylist()]
+    except (
+        pa.ArrowInvalid,  # no Parquet
+        json.JSONDecodeError,  # the rest: Parquet that holds something else
+        AttributeError,
+        KeyError,
+        TypeError,
+    ) as error:
         raise ValueError(
             f"{path} is not a table that a sweep wrote; choose another file"
         ) from error
-    settings.require_same(metadata, path=path)
-    rows = [Row(**entry) for entry in table.to_pylist()]
-    return Results(
-        [Run(**run) for run in metadata["runs"]], {row.cell: row for row in rows}
-    )
+    return Results(runs, {row.cell: row for row in rows})
 
 
 def write_table(table: pa.Table, path: Path) -> None:

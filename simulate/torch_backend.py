@@ -86,7 +86,13 @@ def torch_backend_on(device: str) -> TorchBackend:
     try:
         found = torch.device(device)
         torch.zeros(1, dtype=torch.float64, device=found).item()
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        raise ValueError(f"device {device!r} is not available: {error}") from None
+    except (
+        RuntimeError,  # an unknown name; no such device or driver here
+        AssertionError,  # a torch that was built without this kind
+        ImportError,  # a kind that has a package of its own
+        TypeError,  # not a name; a kind without float64, as Apple's
+    ) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device {device!r} is not available: {reason}") from None
     # A CPU works best in cache; a GPU needs blocks large enough to fill it.
     return TorchBackend(found, 2**14 if found.type == "cpu" else 2**24)

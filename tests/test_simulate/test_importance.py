@@ -3,6 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.random import SeedSequence
+from numpy.testing import assert_allclose
+from strategies import EPS
 
 from simulate import Empirical, Gaussian, Laplace
 from simulate.backends import NUMPY
@@ -25,8 +27,8 @@ def one_kink(x):
     return np.maximum(x + AT, 0)
 
 
-def simulation(f, **law):
-    law = pre_activation_law(K, SIGMA, **law)
+def simulation(f, *, k=K, **law):
+    law = pre_activation_law(k, SIGMA, **law)
     return Simulation(law, Discrepancy(f, law.weights, None, NUMPY), NUMPY)
 
 
@@ -77,8 +79,9 @@ def test_weights_are_a_ratio_of_densities(inputs, correlation):
     u = law.scores(rng.random((law.base, n)), NUMPY)
     z = law.mixed(rng.standard_normal((law.rank, law.base, n)), NUMPY)
     plain = State(u, law.inputs.quantile(u, NUMPY), z)
-    state, ratio = proposal.moved(rng.random((2, n)), plain)
-    weight = 1 / (PLAIN + (1 - PLAIN) * ratio.mean(axis=0))
+    t = rng.random((2, n))
+    state, ratio = proposal.moved(t, plain)
+    weight = proposal.weight(t, ratio)
     assert weight.max() <= 1 / PLAIN
     h = law.pre_activations(state.x, state.z + 0.0, NUMPY).reshape(9, n)
     x = law.inputs.quantile((np.arange(12300) + 0.5) / 12300, NUMPY)
@@ -95,6 +98,29 @@ def test_weights_are_a_ratio_of_densities(inputs, correlation):
         stderr = values.std(ddof=1) / np.sqrt(n)
         assert stderr < 0.03 * np.abs(values).mean()
         assert abs(values.mean() - expected) < 5.5 * stderr
+
+
+@pytest.mark.parametrize("half_width", [K, 300.0, 1e6])
+def test_plain_samples_count_only_where_the_proposal_sees_no_bend(half_width):
+    """Where it does they are rare, and each would move a sharp estimate by as much."""
+    n, rng = 2**12, np.random.default_rng(7)
+    seeing = simulation(two_kinks, k=half_width).weighted()
+    proposal = simulation(one_kink, k=half_width).weighted().proposal
+    missing = replace(seeing, proposal=proposal)
+    # Plain by their first coordinate, and within a few errors of the second kink.
+    t = np.stack([PLAIN * rng.random(n), rng.random(n)])
+    x = AT + SIGMA * rng.uniform(-4, 4, n)
+    v, z = (x / half_width + 1)[None] / 2, rng.standard_normal((2, 1, n))
+    assert not seeing.weighted_sample(t, v, z.copy()).any()
+    plain = seeing.sample(v, z.copy())
+    assert plain.max() > 0.1 * SIGMA
+    # Rounding of numbers of the inputs' size.
+    assert_allclose(
+        missing.weighted_sample(t, v, z.copy()),
+        plain / PLAIN,
+        rtol=0,
+        atol=8 * EPS * half_width / PLAIN,
+    )
 
 
 def test_a_bend_that_only_errors_reach_is_seen():

@@ -108,6 +108,14 @@ def test_a_torn_last_line_is_redone(out, journal):
     assert numbers(small(out)) == numbers(small(None))
 
 
+def test_a_torn_first_line_is_written_anew(out, journal):
+    header = journal.read_bytes().splitlines()[0]
+    for torn in (1, 5, len(header) // 2, len(header)):
+        journal.write_bytes(header[:torn])
+        assert numbers(small(out)) == numbers(small(None))
+        out.unlink()
+
+
 def test_a_stop_before_the_first_cell_binds_to_nothing(out):
     with pytest.raises(Stopped):
         small(out, progress=stop_after(0))
@@ -137,6 +145,16 @@ def test_a_line_that_is_not_a_journals_is_named(out, journal):
     lines = journal.read_bytes().splitlines(keepends=True)
     for damaged in (b"\x00\x00\n", b"7\n", b"{\n"):
         journal.write_bytes(b"".join([*lines[:2], damaged, *lines[2:]]))
+        with pytest.raises(ValueError, match=r"sweep.parquet.journal, line 3, is not"):
+            small(out)
+    first, run, row = (json.loads(line) for line in lines[:3])
+    for damaged in (
+        {"run": {"day": 1}},
+        {"row": {}},
+        {"row": row["row"] | {"finished": "noon"}},
+    ):
+        entries = [first, run, damaged, row]
+        journal.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
         with pytest.raises(ValueError, match=r"sweep.parquet.journal, line 3, is not"):
             small(out)
     journal.write_text("my notes")
@@ -210,6 +228,31 @@ def test_a_truncated_table_is_refused(out):
 def test_another_table_is_refused(out):
     out.parent.mkdir()
     pq.write_table(pa.table({"k": [1.0]}), out)
+    with pytest.raises(ValueError, match="not a table that a sweep wrote"):
+        small(out)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.pop("runs"), "not a table that a sweep wrote"),
+        (lambda m: m["runs"][0].pop("commit"), "not a table that a sweep wrote"),
+        (lambda m: m.pop("settings"), "holds another sweep: seed is None there"),
+        (lambda m: m["settings"].pop("versions"), "another sweep: mloss is None there"),
+    ],
+)
+def test_metadata_that_are_not_a_sweeps_are_refused(out, change, message):
+    table = small(out)
+    metadata = json.loads(table.schema.metadata[METADATA])
+    change(metadata)
+    changed = table.replace_schema_metadata({METADATA: json.dumps(metadata)})
+    pq.write_table(changed, out)
+    with pytest.raises(ValueError, match=message):
+        small(out)
+
+
+def test_a_table_that_lacks_a_column_is_refused(out):
+    pq.write_table(small(out).drop_columns(["value"]), out)
     with pytest.raises(ValueError, match="not a table that a sweep wrote"):
         small(out)
 

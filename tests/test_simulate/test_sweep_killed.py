@@ -59,13 +59,21 @@ def stop(out, journal, *, by, after):
     words = out.with_name("words")
     with words.open("w") as stderr:
         started = subprocess.Popen(  # noqa: S603 - our own command
-            [*COMMAND, "--out", out], stderr=stderr, start_new_session=True
+            [*COMMAND, "--out", out],
+            stderr=stderr,
+            start_new_session=True,
+            preexec_fn=heed_interrupts,
         )
         while len(rows_in(journal)) < after:
             assert started.poll() is None, "it ended before it could be stopped"
             time.sleep(0.005)
         os.killpg(started.pid, by)
         return started.wait(), words.read_text()
+
+
+def heed_interrupts():
+    """As on a terminal: a shell's background jobs, such as this run, ignore them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def numbers(table):
