@@ -5,6 +5,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# One file of tests at a time on each core, whose libraries keep to one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: paper test test-slow lint figures format clean
@@ -16,10 +18,10 @@ figures: .venv/paper-installed
 	$(BIN)/python -m figures --out out/figures
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: .venv/test-installed
 	$(BIN)/ruff check .

@@ -41,6 +41,13 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
     return {name: value.to(device) for name, value in batch.items()}
 
 
+def part(batch: Batch, samples: slice) -> Batch:
+    """Take some of the samples of a batch."""
+    if isinstance(batch, Tensor):
+        return batch[samples]
+    return {name: value[samples] for name, value in batch.items()}
+
+
 def real_tokens(batch: Batch) -> Bool[Tensor, "sample token"] | None:
     """Where a batch of padded sequences has tokens; None where nothing is padded.
 

@@ -1,6 +1,6 @@
 """M-Loss of one set of pre-activations (paper Definitions 3.3 to 3.6)."""
 
-from functools import partial
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from mloss.activations import Activation, resolve
+from mloss.finite import all_finite
 from mloss.weights import Weights, merging_weights, weighted_sum
 
 
@@ -37,7 +38,7 @@ def node_mloss(
     activation or one whose values are not finite or not of the shape of its input,
     and for eps that is not positive in the precision of the result.
     """
-    merged, ensembled = both_sides(h, activation, weights=weights, up=up)
+    merged, ensembled = _sides(h, activation, weights=weights, up=up)
     loss = (merged - ensembled).abs()
     return relative(loss, merged.abs(), eps=eps) if normalized else loss
 
@@ -57,7 +58,7 @@ def layer_mloss(
     cancellation and errors are those of `node_mloss`; a norm that overflows is a
     ValueError too.
     """
-    merged, ensembled = both_sides(h, activation, weights=weights, up=up)
+    merged, ensembled = _sides(h, activation, weights=weights, up=up)
     loss = _norm(merged - ensembled)
     if not normalized:
         return loss
@@ -65,32 +66,45 @@ def layer_mloss(
 
 
 def both_sides(
-    h: Float[Tensor, "q *batch node"],
-    activation: str | Activation,
+    h: Iterable[Float[Tensor, "*batch node"]],
+    activation: Activation,
     *,
-    weights: Weights = None,
+    mean: Float[Tensor, "*batch node"],
+    weights: Float[Tensor, " q"],
     up: Float[Tensor, "q *batch node"] | None = None,
-    merged: Float[Tensor, "*batch node"] | None = None,
 ) -> tuple[Float[Tensor, "*batch node"], Float[Tensor, "*batch node"]]:
-    """f(sum_i w_i h_i) and sum_i w_i f(h_i): the merge and the ensemble at a layer.
+    """f(mean) and sum_i w_i f(h_i): what the merge and the ensemble make of a layer.
 
-    `merged` is the merge's own pre-activation where that is not sum_i w_i h_i: where
-    a normalisation's parameters are averaged with the layer's.
+    `mean` is sum_i w_i h_i, or the merge's own pre-activation where that is another:
+    where a normalisation's parameters are averaged with the layer's. Raises
+    ValueError where a side is not finite.
     """
-    h = _checked("h", h)
-    f = partial(_apply, resolve(activation))
-    w = merging_weights(weights, q=len(h))
-    of_merge = f(weighted_sum(w, h) if merged is None else _checked("merged", merged))
+    merged = _apply(activation, mean)
     # One model at a time, so that no temporary grows with q.
-    if up is None:
-        return of_merge, weighted_sum(w, map(f, h))
-    up = _checked("up", up)
-    if up.shape != h.shape:
-        raise ValueError(
-            f"up must have the shape of h, {tuple(h.shape)}, got {tuple(up.shape)}"
-        )
-    each = (f(gate) * value for gate, value in zip(h, up, strict=True))
-    return of_merge * weighted_sum(w, up), weighted_sum(w, each)
+    each = (_apply(activation, own) for own in h)
+    if up is not None:
+        merged = merged * weighted_sum(weights, up)
+        each = (value * factor for value, factor in zip(each, up, strict=True))
+    ensembled = weighted_sum(weights, each)
+    # What is not finite in one term is not finite in the sum.
+    if not (all_finite(merged) and all_finite(ensembled)):
+        raise ValueError("activation must be finite on h, got an infinity or a NaN")
+    return merged, ensembled
+
+
+def _sides(
+    h: Tensor, activation: str | Activation, *, weights: Weights, up: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Both sides for what a caller gives."""
+    h, f = _checked("h", h), resolve(activation)
+    w = merging_weights(weights, q=len(h))
+    if up is not None:
+        up = _checked("up", up)
+        if up.shape != h.shape:
+            raise ValueError(
+                f"up must have the shape of h, {tuple(h.shape)}, got {tuple(up.shape)}"
+            )
+    return both_sides(h, f, mean=weighted_sum(w, h), weights=w, up=up)
 
 
 def _checked(name: str, h: Tensor) -> Tensor:
@@ -100,13 +114,13 @@ def _checked(name: str, h: Tensor) -> Tensor:
         raise TypeError(f"{name} must be a floating-point tensor, got {got}")
     if h.ndim < 2:
         raise ValueError(f"{name} must have shape [q, ..., node], got {tuple(h.shape)}")
-    if not torch.isfinite(h).all():
+    if not all_finite(h):
         raise ValueError(f"{name} must be finite, got an infinity or a NaN")
     return h.float() if h.dtype in (torch.float16, torch.bfloat16) else h
 
 
 def _apply(activation: Activation, h: Float[Tensor, "*shape"]) -> Tensor:
-    """Values of an activation, once they are known to be numbers, one for each h."""
+    """Values of an activation, once there is known to be one for each h."""
     values = activation(h)
     if not isinstance(values, Tensor) or values.shape != h.shape:
         got = getattr(values, "shape", type(values).__name__)
@@ -114,8 +128,6 @@ def _apply(activation: Activation, h: Float[Tensor, "*shape"]) -> Tensor:
             f"activation must map a tensor of shape {tuple(h.shape)} to one like it, "
             f"got {got}"
         )
-    if not torch.isfinite(values).all():
-        raise ValueError("activation must be finite on h, got an infinity or a NaN")
     return values
 
 

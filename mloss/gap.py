@@ -1,7 +1,7 @@
 """How far the outputs of a merge are from the ensemble of its sources."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,10 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mloss.batches import Batch, Data, batches
-from mloss.inference import architecture, check_fits, evaluating
+from mloss.given_models import Model, runnable
+from mloss.inference import check_fits, evaluating
 from mloss.outputs import check_finite, flat_output
 from mloss.running_mean import RunningMean
-from mloss.states import State, listed, state_of
+from mloss.states import State, state_of
 from mloss.weights import Weights, merging_weights, weighted_sum
 
 
@@ -32,8 +33,8 @@ class Gap:
 
 
 def gap(
-    merged: nn.Module | State,
-    sources: Iterable[nn.Module | State],
+    merged: Model,
+    sources: Iterable[Model],
     data: Data,
     *,
     model: nn.Module | None = None,
@@ -42,18 +43,19 @@ def gap(
     """Mean over samples of ||f(merged; x) - sum_i w_i f(theta_i; x)||, in one pass.
 
     `data` is one batch or several, tensors or keyword arguments; what is padded in
-    them does not count. State dicts run in the architecture
-    `model`, by default that of the first module given; so do modules, by their
-    parameters. Distances are computed in float64. Raises ValueError for data that
-    are empty, models that do not fit, and outputs that are not finite.
+    them does not count. Models are modules, state dicts, or paths and hub ids. All run
+    in the architecture `model`, by default that of the first module given or of a
+    checkpoint's configuration. Adapters have no base to go on here: open them with
+    `mloss.checkpoints.as_source`. Distances are computed in float64. Raises ValueError
+    for data that are empty, models that do not fit, and outputs that are not finite.
     """
-    sources = listed(sources)
-    run_in = architecture(model, sources, merged=merged)
-    states = [state_of(m) for m in (merged, *sources)]
+    given = runnable(merged, sources, model=model, base_is="merged")
+    run_in = given.model
+    states = [state_of(m) for m in (given.base, *given.sources)]
     for state in states:
         check_fits(run_in, state)
     _check_dtypes(states)
-    w = merging_weights(weights, q=len(sources))
+    w = merging_weights(weights, q=len(given.sources))
     distance, length = RunningMean(), RunningMean()
     with evaluating(run_in):
         for batch in batches(data):
@@ -66,7 +68,7 @@ def gap(
     return Gap(mean, stderr, _ratio(mean, norm), samples=distance.count)
 
 
-def _check_dtypes(states: list[dict[str, Tensor]]) -> None:
+def _check_dtypes(states: Sequence[State]) -> None:
     """Raise ValueError where a source's entry has another dtype than the merge's."""
     merged, *sources = states
     for index, source in enumerate(sources):

@@ -1,6 +1,7 @@
 """What the layers of a site make of one shared input, in any model's parameters."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -32,9 +33,9 @@ def pre_activations(
     Computed in the precision of the model and returned in float64: what M-Loss needs
     are differences between models, and f is to add no rounding to those.
     """
-    h = _applied(model, site.layer, state, inputs)
+    h = _applied(model, site.layer, own_state(model, site.layer, state), inputs)
     if site.norm is not None:
-        h = _applied(model, site.norm, state, h)
+        h = _applied(model, site.norm, own_state(model, site.norm, state), h)
     return _nodes_last(model.get_submodule(site.layer), h)
 
 
@@ -44,8 +45,56 @@ def multipliers(
     """Output of the site's `up` layer, which its activation's is multiplied by."""
     if site.up is None:
         return None
-    h = _applied(model, site.up, state, inputs)
+    h = _applied(model, site.up, own_state(model, site.up, state), inputs)
     return _nodes_last(model.get_submodule(site.up), h)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Pre-activations of one model at a site, and what its activation multiplies."""
+
+    h: Float[Tensor, "sample token node"]
+    up: Float[Tensor, "sample token node"] | None
+
+
+@dataclass(frozen=True)
+class SiteLayers:
+    """The layers of a site with one model's parameters, held while they are used."""
+
+    model: nn.Module
+    site: Site
+    parameters: Mapping[str, Mapping[str, Tensor]]
+
+    @classmethod
+    def of(cls, model: nn.Module, site: Site, state: State) -> "SiteLayers":
+        """Read from a state what belongs to the site."""
+        own = {name: dict(own_state(model, name, state)) for name in site.modules}
+        return cls(model, site, own)
+
+    def __call__(self, x: Tensor) -> Reading:
+        """Apply them to inputs [sample, ...], in the precision of the parameters.
+
+        The positions of a convolution, or all axes between samples and nodes, are the
+        tokens; without any there is one.
+        """
+        site = self.site
+        h = self._applied(site.layer, x)
+        if site.norm is not None:
+            h = self._applied(site.norm, h)
+        up = None if site.up is None else self._applied(site.up, x)
+        layer = self.model.get_submodule(site.layer)
+        return Reading(by_token(layer, h), None if up is None else by_token(layer, up))
+
+    def _applied(self, name: str, x: Tensor) -> Tensor:
+        return _applied(self.model, name, self.parameters[name], x)
+
+
+def by_token(
+    layer: nn.Module, output: Float[Tensor, "sample ..."]
+) -> Float[Tensor, "sample token node"]:
+    """Output of a linear layer or a convolution with one axis of tokens, nodes last."""
+    h = output if isinstance(layer, nn.Linear) else output.movedim(1, -1)
+    return h.flatten(1, -2) if h.ndim > 2 else h[:, None]
 
 
 def own_state(model: nn.Module, name: str, state: State) -> Mapping[str, Tensor]:
@@ -54,9 +103,24 @@ def own_state(model: nn.Module, name: str, state: State) -> Mapping[str, Tensor]
     return {key: state[f"{name}.{key}"] for key in keys}
 
 
-def _applied(model: nn.Module, name: str, state: State, x: Tensor) -> Tensor:
-    own = dict(own_state(model, name, state))
-    result: Tensor = functional_call(model.get_submodule(name), own, (x,))
+class _Unhooked(nn.Module):
+    """A module without its hooks, so that it can be applied from within one."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.module.forward(x)
+        return result
+
+
+def _applied(
+    model: nn.Module, name: str, own: Mapping[str, Tensor], x: Tensor
+) -> Tensor:
+    module = _Unhooked(model.get_submodule(name))
+    parameters = {f"module.{key}": value for key, value in own.items()}
+    result: Tensor = functional_call(module, parameters, (x,))
     return result
 
 

@@ -6,29 +6,35 @@ from torch import Tensor
 
 
 class Reservoir:
-    """Up to `size` rows drawn uniformly from all rows so far (Vitter's algorithm R).
+    """The rows whose keys are the `size` smallest.
 
-    Everything is kept until there are more; which rows then stay is decided by `seed`
-    and the number of rows seen.
+    With keys drawn independently and uniformly, these are `size` rows drawn from all
+    without replacement. Everything is kept until there are more. The keys alone decide
+    which rows stay, whatever blocks they come in.
     """
 
-    def __init__(self, size: int, *, seed: int = 0) -> None:
-        self._size, self._seen = size, 0
-        self._generator = torch.Generator().manual_seed(seed)
-        self._rows: list[Tensor] = []
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._keys = torch.empty(0, dtype=torch.float64)
+        self._rows: Tensor | None = None
 
-    def add(self, rows: Float[Tensor, "row entry"]) -> None:
+    def add(
+        self, rows: Float[Tensor, "row entry"], keys: Float[Tensor, " row"]
+    ) -> None:
         """Let a block of rows go by."""
-        for row in rows:
-            self._seen += 1
-            if len(self._rows) < self._size:
-                self._rows.append(row.float().cpu())
-                continue
-            drawn = torch.randint(self._seen, (), generator=self._generator)
-            if drawn < self._size:
-                self._rows[int(drawn)] = row.float().cpu()
+        rows = rows.float().cpu()
+        if self._rows is not None:
+            rows, keys = torch.cat([self._rows, rows]), torch.cat([self._keys, keys])
+        kept = keys.argsort()[: self._size]
+        self._rows, self._keys = rows[kept], keys[kept]
+
+    def join(self, other: "Reservoir") -> None:
+        """Let the rows that another one has kept go by."""
+        if other._rows is not None:
+            self.add(other._rows, other._keys)
 
     @property
     def rows(self) -> Float[Tensor, "row entry"]:
-        """The sample, in float64."""
-        return torch.stack(self._rows).double()
+        """The sample in the order of the keys, in float64."""
+        assert self._rows is not None
+        return self._rows.double()

@@ -1,6 +1,7 @@
 """Mean and standard error over samples that arrive in batches."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,15 +23,22 @@ class RunningMean:
     def add(self, values: Float[Tensor, "sample *shape"]) -> None:
         """Count a batch of at least one sample in."""
         values = values.double()
-        before, new = self.count, len(values)
-        self.count += new
         mean = values.mean(dim=0)
+        self._join(len(values), mean, (values - mean).square().sum(dim=0))
+
+    def join(self, other: "RunningMean") -> None:
+        """Count in what another one has seen."""
+        if other.count:
+            self._join(other.count, other._mean, other._squares)
+
+    def _join(self, new: int, mean: Tensor, squares: Tensor) -> None:
+        before = self.count
+        self.count += new
         # The first batch decides the shape and the device.
         shift = mean - self._mean if before else torch.zeros_like(mean)
         self._mean = mean - shift * (before / self.count)
-        within = (values - mean).square().sum(dim=0)
         between = shift.square() * (before * new / self.count)
-        self._squares = within + between + (self._squares if before else 0)
+        self._squares = squares + between + (self._squares if before else 0)
 
     @property
     def mean(self) -> Float[Tensor, "*shape"]:
@@ -43,6 +51,14 @@ class RunningMean:
         if self.count < 2:
             return torch.full_like(self._mean, math.inf)
         return (self._squares / (self.count - 1) / self.count).sqrt()
+
+
+def joined(means: Iterable[RunningMean]) -> RunningMean:
+    """Mean over the samples of all."""
+    whole = RunningMean()
+    for mean in means:
+        whole.join(mean)
+    return whole
 
 
 def token_means(

@@ -1,35 +1,63 @@
 """Parameters of models as state dicts that can be compared and merged."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from mloss.finite import all_finite
+
 State = Mapping[str, Tensor]
+Given = TypeVar("Given")
 
 
-def state_of(model: nn.Module | State) -> dict[str, Tensor]:
+def state_of(model: nn.Module | State) -> State:
     """Parameters and persistent buffers of a module or state dict, detached.
 
-    The tensors are the model's own, not copies. Raises TypeError for anything else.
+    The tensors are the model's own, not copies. A mapping that is no dict looks its
+    entries up when they are asked for, so that what is on disk stays there. Raises
+    TypeError for anything else, and for an entry that is no tensor when it is met.
     """
     state = model.state_dict() if isinstance(model, nn.Module) else model
     if not isinstance(state, Mapping):
         raise TypeError(
             f"expected a module or a state dict, got {type(model).__name__}"
         )
-    for key, value in state.items():
+    lazy = LazyState(state, change=torch.detach)
+    return dict(lazy) if isinstance(state, dict) else lazy
+
+
+class LazyState(Mapping[str, Tensor]):
+    """A state whose entries are read, and changed in some way, when looked up."""
+
+    def __init__(
+        self, state: Mapping[str, Tensor], *, change: Callable[[Tensor], Tensor]
+    ) -> None:
+        self._state, self._change = state, change
+
+    def __getitem__(self, key: str) -> Tensor:
+        value = self._state[key]
         if not isinstance(value, Tensor):
             raise TypeError(f"{key!r} must be a tensor, got {type(value).__name__}")
-    return {key: value.detach() for key, value in state.items()}
+        return self._change(value)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._state)
+
+    def __len__(self) -> int:
+        return len(self._state)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._state
 
 
-def listed(sources: Iterable[nn.Module | State]) -> list[nn.Module | State]:
+def listed(sources: Iterable[Given]) -> list[Given]:
     """Source models as a list, so that a generator can be gone through twice.
 
     Raises TypeError for one model in place of several, and ValueError for none.
     """
-    if isinstance(sources, nn.Module | Mapping):
+    if isinstance(sources, nn.Module | Mapping | str):
         raise TypeError("sources must be a sequence of models, got one model")
     if not (models := list(sources)):
         raise ValueError("sources must hold at least one model, got none")
@@ -38,15 +66,17 @@ def listed(sources: Iterable[nn.Module | State]) -> list[nn.Module | State]:
 
 def matched(
     base: nn.Module | State, sources: Iterable[nn.Module | State]
-) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+) -> tuple[State, list[State]]:
     """States of a base model and its source models, once they are known to match.
 
-    Raises ValueError naming the key and the source where the sources do not have the
-    keys, shapes, dtypes and devices of the base, where an entry is not finite, and
-    where integer entries (counters, position ids) differ: those cannot be merged.
+    Every entry is read once, one at a time. Raises ValueError naming the key and the
+    source where the sources do not have the keys, shapes, dtypes and devices of the
+    base, where an entry is not finite, and where integer entries (counters, position
+    ids) differ: those cannot be merged.
     """
     start = state_of(base)
-    _check_finite(start, "the base")
+    for key, value in start.items():
+        _check_finite(key, value, "the base")
     states = [state_of(source) for source in listed(sources)]
     for index, state in enumerate(states):
         _check_matches(start, state, f"source {index}")
@@ -54,29 +84,31 @@ def matched(
 
 
 def _check_matches(base: State, state: State, owner: str) -> None:
-    if missing := [key for key in base if key not in state]:
+    # Of a state on disk, to ask whether it holds a key may be to read the entry.
+    known, held = dict.fromkeys(base), dict.fromkeys(state)
+    if missing := [key for key in known if key not in held]:
         raise ValueError(f"{owner} has no {missing[0]!r}, which the base has")
-    if extra := [key for key in state if key not in base]:
+    if extra := [key for key in held if key not in known]:
         raise ValueError(f"{owner} has {extra[0]!r}, which the base has not")
     for key, reference in base.items():
+        value = state[key]
         for aspect in ("shape", "dtype", "device"):
-            expected, got = getattr(reference, aspect), getattr(state[key], aspect)
+            expected, got = getattr(reference, aspect), getattr(value, aspect)
             if expected != got:
                 raise ValueError(
                     f"{key!r} has {aspect} {got} in {owner}, {expected} in the base"
                 )
-        if not mergeable(reference) and not torch.equal(reference, state[key]):
+        if not mergeable(reference) and not torch.equal(reference, value):
             raise ValueError(
                 f"{key!r} ({reference.dtype}) cannot be merged and differs "
                 f"between {owner} and the base"
             )
-    _check_finite(state, owner)
+        _check_finite(key, value, owner)
 
 
-def _check_finite(state: State, owner: str) -> None:
-    for key, value in state.items():
-        if mergeable(value) and not torch.isfinite(value).all():
-            raise ValueError(f"{key!r} of {owner} has a value that is not finite")
+def _check_finite(key: str, value: Tensor, owner: str) -> None:
+    if mergeable(value) and not all_finite(value):
+        raise ValueError(f"{key!r} of {owner} has a value that is not finite")
 
 
 def mergeable(value: Tensor) -> bool:

@@ -1,6 +1,8 @@
 """What the samples show at one site, gathered piece by piece in memory that is flat."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,24 +11,22 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from mloss.definitions import both_sides, relative
+from mloss.finite import all_finite
+from mloss.pre_activations import Reading
 from mloss.predict import Moments
+from mloss.ranks import gathered
 from mloss.reservoir import Reservoir
 from mloss.running_mean import RunningMean
 from mloss.sites import Site
 from mloss.weights import weighted_sum
 
-# Float64 values held of all models together while a site is scored: 64 MiB.
-_VALUES = 2**23
+# Pre-activations held of all models together: 64 MiB in float32. With fewer at a
+# time the matrix products that make them are slower.
+_VALUES = 2**24
+# How many of them are worked on at a time in float64: what a CPU's cache holds.
+_CACHED = 2**20
 # Samples kept for quantiles, and tokens for the density of the base.
 _KEPT = 256
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Pre-activations of one model at a site, and what its activation multiplies."""
-
-    h: Float[Tensor, "sample token node"]
-    up: Float[Tensor, "sample token node"] | None
 
 
 @dataclass(frozen=True)
@@ -40,97 +40,159 @@ class Readings:
     merged: Reading | None
     sources: Sequence[Reading]
 
+    def at(self, samples: slice, tokens: slice) -> "Readings":
+        """What they make of some samples and some of their tokens."""
+
+        def part(reading: Reading) -> Reading:
+            h, up = reading.h[samples, tokens], reading.up
+            return Reading(h, None if up is None else up[samples, tokens])
+
+        merged = None if self.merged is None else part(self.merged)
+        return Readings(part(self.base), merged, [part(each) for each in self.sources])
+
+    @property
+    def h(self) -> Float[Tensor, "q sample token node"]:
+        """The sources' pre-activations, in float64."""
+        return _wide([source.h for source in self.sources])
+
+    @property
+    def up(self) -> Float[Tensor, "q sample token node"] | None:
+        """What their activations are multiplied by in a gated pair, in float64."""
+        each = [source.up for source in self.sources if source.up is not None]
+        return _wide(each) if each else None
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Random numbers in [0, 1), two for each sample: what is kept of them all.
+
+    The samples with the smallest `keys` are kept; of each of them the density of the
+    base sees one token, at the quantile `points` of the tokens.
+    """
+
+    keys: Float[Tensor, " sample"]
+    points: Float[Tensor, " sample"]
+
 
 class Tally:
     """Means over samples of a site's M-Loss and of what its prediction needs.
 
     Within a sample the tokens are averaged first: samples are independent, tokens are
-    not. Of a padded sample only the real tokens count.
+    not. Of a padded sample only the real tokens count. What is kept is on the CPU.
     """
 
     def __init__(self, site: Site, *, weights: Tensor, eps: float) -> None:
         self.site, self.weights, self.eps = site, weights, eps
-        self.means: dict[str, RunningMean] = {}
-        self.losses, self.bases = Reservoir(_KEPT), Reservoir(_KEPT, seed=1)
-        self._generator = torch.Generator().manual_seed(2)
+        self.means: dict[str, RunningMean] = defaultdict(RunningMean)
+        self.losses, self.bases = Reservoir(_KEPT), Reservoir(_KEPT)
 
     def add(
         self,
-        inputs: Float[Tensor, "sample token ..."],
-        read: Callable[[Tensor], Readings],
-        *,
-        nodes: int,
-        tokens: Bool[Tensor, "sample position"] | None,
-    ) -> None:
-        """Count in one batch, a piece at a time; `read` runs the models on a piece."""
-        real = _shares(inputs, tokens)
-        at_once = max(1, _VALUES // (nodes * (len(self.weights) + 2)))
-        samples = max(1, at_once // inputs.shape[1])
-        for start in range(0, len(inputs), samples):
-            part = slice(start, start + samples)
-            self._add_samples(inputs[part], real[part], read, positions=at_once)
-
-    def _add_samples(
-        self,
-        inputs: Float[Tensor, "sample token ..."],
-        shares: Float[Tensor, "sample token"],
+        inputs: Float[Tensor, "sample part ..."],
         read: Callable[[Tensor], Readings],
         *,
         positions: int,
+        nodes: int,
+        tokens: Bool[Tensor, "sample position"] | None,
+        draws: Draws,
     ) -> None:
-        chosen = self._one_each(shares)
+        """Count in one batch, a piece at a time; `read` runs the models on a piece.
+
+        Each part of a sample's inputs becomes as many of its `positions`: one token
+        of a linear layer one, the one image of a convolution all of them.
+        """
+        shares = _shares(inputs, tokens, positions=positions)
+        chosen = _one_each(shares, draws.points)
         totals: dict[str, Tensor] = {}
-        for start in range(0, inputs.shape[1], positions):
-            piece = slice(start, start + positions)
-            seen = read(inputs[:, piece])
-            share, picked = shares[:, piece], chosen[:, piece]
-            if seen.base.h.shape[1] != share.shape[1]:
-                # A convolution: one input, many positions, and none of them padding.
-                share = torch.full_like(seen.base.h[..., 0], 1 / seen.base.h.shape[1])
-                picked = self._one_each(share)
-            values = {"base": (seen.base.h, picked)}
-            values |= {name: (v, share) for name, v in self._measures(seen).items()}
-            for name, (value, weight) in values.items():
-                total = torch.einsum("stn,st->sn", value, weight)
-                totals[name] = totals[name] + total if name in totals else total
-        self.bases.add(totals.pop("base"))
-        self.losses.add(totals["node"])
-        for name, total in totals.items():
-            self.means.setdefault(name, RunningMean()).add(total)
+        samples, parts = inputs.shape[:2]
+        held = _VALUES // (nodes * (len(self.weights) + 2))
+        for rows, columns in _tiles(samples, parts, most=held * parts // positions):
+            seen = read(inputs[rows, columns])
+            if parts < positions:
+                columns = slice(positions)
+            weights = shares[rows, columns], chosen[rows, columns]
+            for piece, name, value in self._sums(seen, *weights):
+                if name not in totals:
+                    totals[name] = value.new_zeros(samples, value.shape[1])
+                totals[name][rows][piece] += value
+        self._count(totals, draws.keys)
 
-    def _one_each(
-        self, shares: Float[Tensor, "sample token"]
-    ) -> Float[Tensor, "sample token"]:
-        """One token of each sample, drawn by the shares, as a row with a single 1."""
-        drawn = torch.multinomial(shares.cpu(), 1, generator=self._generator)
-        return torch.zeros_like(shares).scatter_(1, drawn.to(shares.device), 1.0)
+    def _sums(
+        self,
+        seen: Readings,
+        shares: Float[Tensor, "sample token"],
+        chosen: Float[Tensor, "sample token"],
+    ) -> Iterator[tuple[slice, str, Float[Tensor, "sample entry"]]]:
+        """Sums over tokens, some samples and tokens at a time."""
+        samples, tokens, nodes = seen.base.h.shape
+        at_once = _CACHED if shares.device.type == "cpu" else _VALUES
+        most = at_once // (nodes * (len(self.weights) + 2))
+        for rows, columns in _tiles(samples, tokens, most=most):
+            tile = rows, columns
+            sums = self._measured(seen.at(*tile), shares[tile], chosen[tile])
+            for name, value in sums.items():
+                yield rows, name, value
 
-    def _measures(self, seen: Readings) -> Mapping[str, Tensor]:
-        """All that is averaged, [sample, token, ...]; the losses by Eqs. 3, 4, 6, 7."""
-        ups = [source.up for source in seen.sources if source.up is not None]
-        h = torch.stack([source.h for source in seen.sources])
+    def _measured(
+        self,
+        seen: Readings,
+        shares: Float[Tensor, "sample token"],
+        chosen: Float[Tensor, "sample token"],
+    ) -> Mapping[str, Float[Tensor, "sample entry"]]:
+        """All that is averaged, summed over tokens; the losses by Eqs. 3, 4, 6, 7."""
+        base, h = seen.base.h.double(), seen.h
+        mean = weighted_sum(self.weights, h)
+        if not all_finite(mean):
+            raise ValueError(f"{self.site.layer!r} gives an infinity or a NaN")
         merged, ensembled = both_sides(
             h,
             self.site.activation,
+            mean=seen.merged.h.double() if seen.merged else mean,
             weights=self.weights,
-            up=torch.stack(ups) if ups else None,
-            merged=seen.merged.h if seen.merged else None,
+            up=seen.up,
         )
         loss, size = (merged - ensembled).abs(), merged.abs()
         norm, norms = (vector_norm(v, dim=-1, keepdim=True) for v in (loss, size))
-        h -= seen.base.h
-        nodes = h.shape[-1]
-        variance = weighted_sum(self.weights, (shift.square() for shift in h))
-        return {
+        mean -= base
+        h -= base
+        # All real tokens of a sample have one share.
+        share = shares.amax(dim=1)
+        if (shares == 0).any():
+            h *= (shares > 0)[..., None]
+        each = h.movedim(1, 0).flatten(2)
+        covariance = (each @ each.mT).flatten(1) * share[:, None] / base.shape[-1]
+        squares = h.square_().sum(dim=-2) * share[:, None]
+        variance = weighted_sum(self.weights, squares)
+        averaged = {
             "node": loss,
             "layer": norm,
             "node_normalized": relative(loss, size, eps=self.eps),
             "layer_normalized": relative(norm, norms, eps=self.eps),
-            "base_square": seen.base.h.square(),
-            "jensen_variance": variance - weighted_sum(self.weights, h).square(),
-            "shift_square": h.square().mean(dim=0),
-            "covariance": torch.einsum("istn,jstn->stij", h, h).flatten(2) / nodes,
+            "base_square": base.square(),
         }
+        return {name: _summed(value, shares) for name, value in averaged.items()} | {
+            "base": _summed(base, chosen),
+            "jensen_variance": variance - _summed(mean.square(), shares),
+            "shift_square": squares.mean(dim=0),
+            "covariance": covariance,
+        }
+
+    def _count(self, totals: dict[str, Tensor], keys: Tensor) -> None:
+        self.bases.add(totals.pop("base"), keys)
+        self.losses.add(totals["node"], keys)
+        for name, total in totals.items():
+            self.means[name].add(total.cpu())
+
+    def gather(self) -> None:
+        """Count in what the other processes have counted, if there are any."""
+        each = gathered((self.means, self.losses, self.bases))
+        self.means = defaultdict(RunningMean)
+        self.losses, self.bases = Reservoir(_KEPT), Reservoir(_KEPT)
+        for means, losses, bases in each:
+            for name, mean in means.items():
+                self.means[name].join(mean)
+            self.losses.join(losses)
+            self.bases.join(bases)
 
     @property
     def samples(self) -> int:
@@ -149,14 +211,55 @@ class Tally:
         )
 
 
-def _shares(inputs: Tensor, tokens: Tensor | None) -> Float[Tensor, "sample token"]:
+def _tiles(samples: int, tokens: int, *, most: int) -> Iterator[tuple[slice, slice]]:
+    """Cut the plane of samples and tokens into pieces of at most so many, or one."""
+    for rows in _even(samples, most=most // tokens):
+        for columns in _even(tokens, most=most):
+            yield rows, columns
+
+
+def _even(length: int, *, most: int) -> Iterator[slice]:
+    """Cut a length into equal pieces, as far as it goes."""
+    pieces = math.ceil(length / max(1, most))
+    for piece in range(pieces):
+        yield slice(piece * length // pieces, (piece + 1) * length // pieces)
+
+
+def _wide(
+    each: Sequence[Float[Tensor, "sample token node"]],
+) -> Float[Tensor, "q sample token node"]:
+    wide = each[0].new_empty((len(each), *each[0].shape), dtype=torch.float64)
+    for place, value in zip(wide, each, strict=True):
+        place.copy_(value)
+    return wide
+
+
+def _summed(
+    values: Float[Tensor, "sample token entry"], shares: Float[Tensor, "sample token"]
+) -> Float[Tensor, "sample entry"]:
+    return (shares[:, None] @ values).squeeze(1)
+
+
+def _shares(
+    inputs: Float[Tensor, "sample part ..."], tokens: Tensor | None, *, positions: int
+) -> Float[Tensor, "sample token"]:
     """Weight of each token in its sample's mean; padding has none.
 
     Inputs without the padded axis, of a layer that sees a sample as a whole, have no
     padding in them.
     """
     if tokens is None or inputs.shape[:2] != tokens.shape:
-        real = torch.ones(inputs.shape[:2], dtype=torch.float64, device=inputs.device)
-    else:
-        real = tokens.to(device=inputs.device, dtype=torch.float64)
+        like = inputs.new_ones((), dtype=torch.float64)
+        return like.expand(len(inputs), positions) / positions
+    real = tokens.to(device=inputs.device, dtype=torch.float64)
     return real / real.sum(dim=1, keepdim=True)
+
+
+def _one_each(
+    shares: Float[Tensor, "sample token"], points: Float[Tensor, " sample"]
+) -> Float[Tensor, "sample token"]:
+    """One token of each sample, at a quantile of its shares: a row with a single 1."""
+    upto = shares.cumsum(dim=1)
+    level = points.to(shares)[:, None] * upto[:, -1:]
+    drawn = (upto <= level).sum(dim=1, keepdim=True)
+    return torch.zeros_like(shares).scatter_(1, drawn, 1.0)

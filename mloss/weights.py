@@ -1,7 +1,6 @@
 """The merging weights alpha of the source models."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import reduce
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -57,7 +56,9 @@ def _as_tensor(weights: Sequence[float] | Tensor) -> Tensor:
 
 def weighted_sum(weights: Float[Tensor, " q"], terms: Iterable[Tensor]) -> Tensor:
     """sum_i w_i t_i over q tensors of one shape, taken one at a time."""
-    products: Iterator[Tensor] = (
-        w * term for w, term in zip(weights.tolist(), terms, strict=True)
-    )
-    return reduce(torch.add, products)
+    first, *others = weights.tolist()
+    each = iter(terms)
+    total: Tensor = first * next(each)
+    for weight, term in zip(others, each, strict=True):
+        total = torch.add(total, term, alpha=weight)
+    return total

@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
-
 from mloss.checkpoints.checkpoint import Checkpoint
 from mloss.checkpoints.listing import listing
+from mloss.finite import all_finite
 
 # Options that change what a network computes without changing a shape.
 _IDENTITY = {
@@ -42,11 +41,10 @@ def check_compatible(base: Checkpoint, sources: Sequence[Checkpoint]) -> None:
 def check_finite(model: Checkpoint) -> None:
     """Raise ValueError naming the first weight that holds a NaN or an infinity."""
     for name, entry in model.entries.items():
-        if not entry.dtype.is_floating_point or 0 in entry.shape:
+        if not entry.dtype.is_floating_point:
             continue
         value = entry.read()
-        # The least and the greatest are finite only if all are: NaN wins both.
-        if not torch.stack(torch.aminmax(value)).isfinite().all():
+        if not all_finite(value):
             wrong = ~value.isfinite()
             first = tuple(wrong.nonzero()[0].tolist())
             raise ValueError(

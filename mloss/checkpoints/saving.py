@@ -31,6 +31,7 @@ def save_checkpoint(
     *,
     shard_size: int = 5_000_000_000,
     overwrite: bool = False,
+    notes: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a state with the base's names as a directory in Hugging Face layout.
 
@@ -38,13 +39,13 @@ def save_checkpoint(
     state is never held whole. Weights beyond `shard_size` bytes go into several files.
     The config is the base's, and so are tokenizer and processor files. An open_clip
     base is written as transformers' CLIP; a base without config gives weights alone.
+    `notes` are further files, the text of each by its name.
     The directory appears under its name when it is whole. Raises ValueError for names
     or shapes that are not the base's, and for an `out` that holds files already unless
     `overwrite`, which replaces it.
     """
     out = Path(out)
-    if out.exists() and not overwrite and (out.is_file() or any(out.iterdir())):
-        raise ValueError(f"{out} already holds files: give another directory")
+    check_free(out, overwrite=overwrite)
     merged = _as_checkpoint(state, base)
     with _appearing(out) as directory:
         _write_weights(directory, merged.entries, shard_size)
@@ -52,7 +53,15 @@ def save_checkpoint(
             text = json.dumps(merged.config, indent=2) + "\n"
             (directory / "config.json").write_text(text, encoding="utf-8")
             _copy_beside(base.directory, directory)
+        for name, text in (notes or {}).items():
+            (directory / name).write_text(text, encoding="utf-8")
     return out
+
+
+def check_free(out: Path, *, overwrite: bool = False) -> None:
+    """Raise ValueError where a directory to write holds files that are to stay."""
+    if out.exists() and not overwrite and (out.is_file() or any(out.iterdir())):
+        raise ValueError(f"{out} already holds files: give another directory")
 
 
 def _as_checkpoint(state: Mapping[str, Tensor], base: Checkpoint) -> Checkpoint:

@@ -5,6 +5,7 @@ from mloss.curvature.confirm import Confirmed, confirm
 from mloss.curvature.groups import ParameterGroup, parameter_groups
 from mloss.curvature.parts import GapParts, explain_gap
 from mloss.curvature.pool import Pool, gap_pool
+from mloss.curvature.search import Found, search
 from mloss.curvature.second_derivative import second_derivative
 from mloss.curvature.second_order import second_order_gap
 from mloss.curvature.subsets import Candidate, Ranking, rank_subsets
@@ -13,6 +14,7 @@ from mloss.curvature.wording import in_words
 __all__ = [
     "Candidate",
     "Confirmed",
+    "Found",
     "GapParts",
     "ParameterGroup",
     "Pool",
@@ -24,6 +26,7 @@ __all__ = [
     "in_words",
     "parameter_groups",
     "rank_subsets",
+    "search",
     "second_derivative",
     "second_order_gap",
 ]

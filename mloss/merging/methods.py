@@ -8,13 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from mloss.batches import Data
-from mloss.inference import architecture
+from mloss.checkpoints import Checkpoint
+from mloss.given_models import Model, by_stored_names, opened, runnable
 from mloss.merging.average import average
 from mloss.merging.dare import dare
 from mloss.merging.m_ties import m_ties
 from mloss.merging.task_arithmetic import task_arithmetic
 from mloss.merging.ties import ties
-from mloss.states import State, listed
 
 Method = Callable[..., dict[str, Tensor]]
 
@@ -41,8 +41,8 @@ class Merged:
 
 
 def merge(
-    base: nn.Module | State,
-    sources: Iterable[nn.Module | State],
+    base: Model,
+    sources: Iterable[Model],
     *,
     method: str,
     model: nn.Module | None = None,
@@ -51,22 +51,41 @@ def merge(
 ) -> Merged:
     """Merge the sources by a method of `METHODS`, with that method's options.
 
-    Only the methods in `DATA_METHODS` use `data` (batches of unlabelled inputs) and
-    `model` (the architecture; needed where base and sources are state dicts). Nothing
-    that is passed in changes. Raises ValueError for an unknown method, missing data
+    Models are modules, state dicts, or paths and hub ids; of models on disk the result
+    has the base's names there, for `mloss.checkpoints.save_checkpoint`. Only the
+    methods in `DATA_METHODS` use `data` (batches of unlabelled inputs) and `model`
+    (the architecture; needed where base and sources are state dicts). Nothing that is
+    passed in changes. Raises ValueError for an unknown method, missing data
     or model, and where a method that runs the model gets modules of different
     architectures; TypeError for an option that the method does not have; and what
     the method raises.
     """
-    sources = listed(sources)
     if method not in METHODS:
         known = ", ".join(METHODS)
         raise ValueError(f"method {method!r} is not one of: {known}")
     if method in DATA_METHODS:
         if data is None:
             raise ValueError(f"data must be given: {method} looks at unlabelled inputs")
-        run_in = architecture(model, sources, base=base)
-        state = METHODS[method](base, sources, model=run_in, data=data, **options)
+        state = _with_data(method, base, sources, model=model, data=data, **options)
     else:
-        state = METHODS[method](base, sources, **options)
+        start, states = opened(base, sources)
+        state = METHODS[method](start, states, **options)
     return Merged(state=state, method=method, options=MappingProxyType(options))
+
+
+def _with_data(
+    method: str,
+    base: Model,
+    sources: Iterable[Model],
+    *,
+    model: nn.Module | None,
+    data: Data,
+    **options: Any,
+) -> dict[str, Tensor]:
+    given = runnable(base, sources, model=model)
+    state = METHODS[method](
+        given.base, given.sources, model=given.model, data=data, **options
+    )
+    if isinstance(given.stored, Checkpoint):
+        return by_stored_names(state, given.stored, given.model)
+    return state

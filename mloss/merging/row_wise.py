@@ -49,7 +49,8 @@ def row_wise_ties(
     by_node = {key for keys in layers.values() for key in keys}
     _check_untied(start, by_node)
     rest, *others = [_without(state, by_node) for state in (start, *states)]
-    merged = start | ties(rest, others, weights=w, density=density, combine=combine)
+    merged = dict(start)
+    merged |= ties(rest, others, weights=w, density=density, combine=combine)
     for layer, keys in layers.items():
         rates = keep_rates(scores(merged, layer), density=density, spread=spread)
         vectors = [task_vectors(start, states, key) for key in keys]

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from mloss.recording import recorded_inputs
+from mloss.recording import recorded_inputs, visited
 
 
 def network():
@@ -28,11 +28,20 @@ def test_an_input_given_by_keyword():
     assert torch.equal(seen["0"], x)
 
 
+def test_a_visitor_sees_what_enters_and_leaves_in_each_run():
+    model, x, seen = network(), torch.randn(2, 3), []
+    with visited(model, {"2": lambda entered, left: seen.append((entered, left))}):
+        first, second = model(x), model(2 * x)
+    assert [left for _, left in seen] == [first, second]
+    assert torch.equal(seen[1][0], model[:2](2 * x))
+    assert not any(module._forward_hooks for module in model.modules())
+
+
 def test_the_hooks_are_gone_after_an_error():
     model = network()
     with pytest.raises(RuntimeError), recorded_inputs(model, ["0", "2"]):
         model(torch.ones(2, 5))
-    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_a_name_the_model_does_not_have():

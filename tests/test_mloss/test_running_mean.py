@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mloss.running_mean import RunningMean, token_means
+from mloss.running_mean import RunningMean, joined, token_means
 
 EPS = np.finfo(np.float64).eps
 
@@ -38,6 +38,27 @@ def test_float32_is_accumulated_in_float64():
         running.add(torch.full((1, 1), 0.1, dtype=torch.float32))
     # 1000 updates of a constant, whose difference from the mean is exactly zero.
     assert running.mean.item() == torch.tensor(0.1, dtype=torch.float32).item()
+
+
+@given(
+    sizes=st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any),
+    seed=st.integers(0, 2**31),
+)
+def test_means_join_to_that_of_all_samples(sizes, seed):
+    values = torch.from_numpy(np.random.default_rng(seed).normal(size=(sum(sizes), 3)))
+    parts, whole = [RunningMean() for _ in sizes], RunningMean()
+    whole.add(values)
+    for part, own in zip(parts, values.split(sizes), strict=True):
+        if len(own):
+            part.add(own)
+    together = joined(parts)
+    assert together.count == whole.count
+    # At most 54 additions of numbers below 5, whose squares are below 25.
+    np.testing.assert_allclose(together.mean, whole.mean, rtol=0, atol=320 * EPS)
+    if whole.count > 1:
+        np.testing.assert_allclose(
+            together.stderr, whole.stderr, rtol=0, atol=2e3 * EPS
+        )
 
 
 @pytest.mark.parametrize("tokens", [(), (4,), (2, 3)])

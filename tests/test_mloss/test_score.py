@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -163,6 +164,7 @@ def test_state_dicts_need_the_architecture():
         ({"weights": [1.0]}, "weights must hold one number"),
         ({"eps": 0.0}, "eps must be positive"),
         ({"until": 0.0}, "until must be a positive relative error"),
+        ({"dtype": torch.int64}, "dtype must be of floating-point numbers"),
         ({"model": nn.Linear(4, 2)}, "base is another architecture than model"),
         ({"data": []}, "data must hold"),
     ],
@@ -199,6 +201,45 @@ def test_cpu_and_gpu_agree():
         assert_close(ours.prediction, reference.prediction, rtol=1e6 * EPS, atol=0)
 
 
+@pytest.mark.gpu
+def test_models_on_the_cpu_are_scored_on_the_gpu():
+    base, sources, data = family(0, q=3)
+    on_cpu, on_gpu = (
+        score(base, sources, data),
+        score(base, sources, data, device="cuda"),
+    )
+    for ours, reference in zip(on_gpu.sites, on_cpu.sites, strict=True):
+        assert_close(ours.node, reference.node, rtol=0, atol=256 * EPS)
+    assert {p.device.type for p in base.parameters()} == {"cpu"}
+
+
+def test_the_precision_asked_for_is_computed_in():
+    base, sources, data = family(0, q=2, dtype=torch.float32)
+    wide = score(base, sources, data, dtype=torch.float64)
+    doubles = [copy.deepcopy(model).double() for model in (base, *sources)]
+    expected = score(doubles[0], doubles[1:], data.double())
+    for ours, reference in zip(wide.sites, expected.sites, strict=True):
+        # The average is rounded to the base's float32 in one of them.
+        assert ours.layer == pytest.approx(reference.layer, rel=1e-5)
+    assert {p.dtype for p in base.parameters()} == {torch.float32}
+
+
+def test_half_precision_is_as_rough_as_its_rounding():
+    base, sources, data = family(0, q=2, shift=0.5)
+    exact = score(base, sources, data).sites[0]
+    half = score(base, sources, data, dtype=torch.bfloat16).sites[0]
+    # Inputs, weights and outputs are rounded by 2^-9; GELU's slope is below 1.13, and
+    # the loss is a difference of two of its values.
+    size = max(
+        (data.abs() @ s[0].weight.abs().T + s[0].bias.abs()).max().item()
+        for s in sources
+    )
+    bound = 2 * 1.13 * 4 * 2**-9 * size
+    error = (half.node - exact.node).abs().max().item()
+    assert EPS < error < bound
+    assert bound < exact.node.max()
+
+
 def test_quantiles_of_a_node_over_samples():
     base, sources, data = family(0, q=2)
     site = score(base, sources, data.split(3)).sites[0]
@@ -222,10 +263,12 @@ def test_samples_are_added_until_the_error_is_small_enough():
     assert any(site.layer_stderr > 0.05 * site.layer for site in fewer.sites)
 
 
-def test_a_sample_too_long_for_memory_is_taken_in_pieces(monkeypatch):
+@pytest.mark.parametrize(("held", "cached"), [(50, 2**20), (2**24, 50), (200, 50)])
+def test_a_sample_too_long_for_memory_is_taken_in_pieces(monkeypatch, held, cached):
     base, sources, data = family(0, q=2)
     whole = score(base, sources, data)
-    monkeypatch.setattr("mloss.tally._VALUES", 50)
+    monkeypatch.setattr("mloss.tally._VALUES", held)
+    monkeypatch.setattr("mloss.tally._CACHED", cached)
     pieces = score(base, sources, data)
     for ours, reference in zip(pieces.sites, whole.sites, strict=True):
         assert_close(ours.node, reference.node, rtol=1e3 * EPS, atol=0)

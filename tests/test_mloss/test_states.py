@@ -1,4 +1,5 @@
 import math
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -45,6 +46,38 @@ def test_a_source_that_does_not_match_is_named(source, complaint):
 def test_a_base_that_is_not_finite_is_named():
     with pytest.raises(ValueError, match="'bias' of the base"):
         matched(state(bias=torch.tensor([math.nan, 0.0])), [state()])
+
+
+class OnDisk(Mapping):
+    """A state that notes what is read of it."""
+
+    def __init__(self, entries):
+        self.entries, self.reads = entries, []
+
+    def __getitem__(self, key):
+        self.reads.append(key)
+        return self.entries[key]
+
+    def __iter__(self):
+        return iter(self.entries)
+
+    def __len__(self):
+        return len(self.entries)
+
+
+def test_what_is_on_disk_is_read_once_and_stays_there():
+    base, source = OnDisk(state()), OnDisk(state())
+    start, (other,) = matched(base, [source])
+    assert source.reads == list(source)
+    assert not isinstance(start, dict)
+    assert torch.equal(other["weight"], torch.ones(2, 3))
+    assert source.reads == [*source, "weight"]
+
+
+def test_a_lazy_entry_that_is_no_tensor():
+    lazy = state_of(OnDisk({"epoch": 3}))
+    with pytest.raises(TypeError, match="'epoch' must be a tensor, got int"):
+        lazy["epoch"]
 
 
 def test_no_sources():

@@ -98,6 +98,42 @@ def test_the_averaged_state_is_the_average():
     assert len(lazy) == len(base)
 
 
+def test_averages_are_kept_as_far_as_there_is_room(monkeypatch):
+    base, *sources = (OnDisk(built(mlp, seed).state_dict()) for seed in range(3))
+    weights = torch.tensor([0.5, 0.5], dtype=torch.float64)
+    kept = AveragedState(base, sources, weights=weights)
+    first, again = kept["0.weight"], kept["0.weight"]
+    assert sources[0].reads == ["0.weight"]
+    monkeypatch.setattr("mloss.streaming._KEPT", 0)
+    fresh = AveragedState(base, sources, weights=weights)
+    for value in (again, fresh["0.weight"], fresh["0.weight"]):
+        assert torch.equal(value, first)
+    assert sources[0].reads == ["0.weight"] * 3
+
+
+def test_averages_are_the_same_in_pieces(monkeypatch):
+    base, *sources = (built(mlp, seed).state_dict() for seed in range(3))
+    weights = torch.tensor([0.3, 0.7], dtype=torch.float64)
+    monkeypatch.setattr("mloss.streaming._AT_ONCE", 5)
+    lazy = AveragedState(base, sources, weights=weights)
+    assert_close(dict(lazy), average(base, sources, weights=weights), rtol=0, atol=0)
+
+
+def test_arguments_are_moved_to_the_precision_asked_for():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x, *, scale, order):
+            return self.layer(x[:, order] * scale)
+
+    model, x = built(Scaled).float(), torch.randn(5, 4)
+    with torch.no_grad(), streamed(model, model.state_dict(), dtype=torch.float64):
+        out = model(x, scale=torch.ones(4), order=torch.arange(4))
+    assert out.dtype == torch.float64
+
+
 def test_scores_of_states_on_disk_and_a_skeleton():
     base, *sources = (built(mlp, seed) for seed in range(3))
     data = torch.randn(20, 4, dtype=torch.float64)

@@ -2,44 +2,11 @@
 
 import pytest
 import torch
+from small_transformers import bert, clip, clip_text, llama, pixels, tokens, vit
 from torch import nn
 from torch.testing import assert_close
 
 from mloss import find_sites, gap, merge, node_mloss, score
-
-transformers = pytest.importorskip("transformers", reason="needs the extra `hub`")
-
-WIDTH = {"hidden_size": 16, "intermediate_size": 24}
-SMALL = WIDTH | {"num_hidden_layers": 2, "num_attention_heads": 2}
-
-
-def clip():
-    config = transformers.CLIPVisionConfig(**SMALL, image_size=8, patch_size=4)
-    return transformers.CLIPVisionModelWithProjection(config)
-
-
-def vit():
-    config = transformers.ViTConfig(**SMALL, image_size=8, patch_size=4)
-    return transformers.ViTModel(config, add_pooling_layer=False)
-
-
-def bert():
-    return transformers.BertModel(transformers.BertConfig(**SMALL, vocab_size=40))
-
-
-def llama():
-    config = transformers.LlamaConfig(**SMALL, vocab_size=40, num_key_value_heads=2)
-    return transformers.LlamaModel(config)
-
-
-def pixels():
-    return {"pixel_values": torch.randn(3, 3, 8, 8, dtype=torch.float64)}
-
-
-def tokens(lengths=(5, 5, 5)):
-    ids = torch.randint(0, 40, (len(lengths), 5))
-    mask = torch.arange(5) < torch.tensor(lengths)[:, None]
-    return {"input_ids": ids * mask, "attention_mask": mask.long()}
 
 
 def family(build, q=2, shift=0.05):
@@ -66,6 +33,7 @@ def moved(base, build, shift):
     ("build", "batch", "expected"),
     [
         (clip, pixels, ["quick_gelu"] * 2),
+        (clip_text, tokens, ["quick_gelu"] * 2),
         (vit, pixels, ["gelu"] * 2),
         (bert, tokens, ["gelu"] * 2 + ["tanh"]),
         (llama, tokens, ["silu"] * 2),
@@ -85,7 +53,7 @@ def test_a_gated_pair_is_one_site_with_both_its_layers():
 
 def test_gated_scores_by_hand():
     base, sources = family(llama)
-    batch = tokens()
+    batch = tokens((5, 5, 5))
     seen = {}
     merged = llama().double()
     merged.load_state_dict(merge(base, sources, method="average").state)
@@ -146,6 +114,9 @@ def test_padding_does_not_count(build):
     for ours, theirs in zip(together.sites, apart.sites, strict=True):
         assert_close(ours.node, theirs.node)
         assert_close(ours.layer_stderr, theirs.layer_stderr)
+        assert_close(ours.node_quantiles, theirs.node_quantiles)
+        for name in ("prediction", "paper_prediction", "density_prediction"):
+            assert_close(getattr(ours, name), getattr(theirs, name))
     average = merge(base, sources, method="average").state
     assert_close(
         gap(average, sources, padded, model=base).mean,

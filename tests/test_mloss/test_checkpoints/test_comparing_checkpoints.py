@@ -155,3 +155,19 @@ def test_working_dtypes_need_the_same_names(tmp_path):
     base, source = (open_checkpoint(tmp_path / f"{n}.safetensors") for n in "ab")
     with pytest.raises(ValueError, match="lacks 'w'"):
         in_working_dtypes(base, [source])
+
+
+def test_integers_that_some_versions_store_and_others_make(pair):
+    ids = torch.arange(8)[None]
+    changed(pair[0], lambda state: state | {"embeddings.position_ids": ids})
+    changed(pair[1], lambda state: state | {"counter": torch.tensor(3)})
+    base = open_checkpoint(pair[0])
+    source = as_source(base, open_checkpoint(pair[1]))
+    assert set(source) == set(base)
+    assert torch.equal(source["embeddings.position_ids"], ids)
+    check_compatible(base, [source])
+    # A weight that is missing is no such thing.
+    changed(pair[1], lambda s: {k: v for k, v in s.items() if "LayerNorm" not in k})
+    lacking = as_source(base, open_checkpoint(pair[1]))
+    with pytest.raises(ValueError, match="lacks"):
+        check_compatible(base, [lacking])

@@ -18,6 +18,13 @@ def clip():
     return transformers.CLIPVisionModelWithProjection(config)
 
 
+def clip_text():
+    config = transformers.CLIPTextConfig(
+        **_SMALL, vocab_size=40, max_position_embeddings=8, eos_token_id=39
+    )
+    return transformers.CLIPTextModel(config)
+
+
 def vit():
     config = transformers.ViTConfig(**_SMALL, image_size=8, patch_size=4)
     return transformers.ViTModel(config, add_pooling_layer=False)

@@ -1,0 +1,246 @@
+import copy
+import json
+from importlib.metadata import entry_points
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import transformers
+from checkpoint_models import small_clip
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from mloss import score
+from mloss.calibration import open_calibration
+from mloss.commands import main
+
+
+def models(family, *names):
+    return [str(family / name) for name in ("base", *names)]
+
+
+def with_texts(family, *options, sources=("one", "two")):
+    data = ["--data", str(family / "texts.jsonl"), "--samples", "16", *options]
+    return ["score", *models(family, *sources), *data]
+
+
+def test_it_is_the_score_of_the_library(family, capsys):
+    assert main(with_texts(family, "--json")) == 0
+    record = json.loads(capsys.readouterr().out)
+    data = open_calibration(family / "texts.jsonl", checkpoint=family / "base")
+    base, *sources = models(family, "one", "two")
+    expected = score(base, sources, data.batches(16))
+    assert record["samples"] == 16
+    for row, site in zip(record["layers"], expected.sites, strict=True):
+        assert row["layer"] == site.layer_name
+        assert row["mloss"] == site.layer
+    assert record["gap"]["mean"] > 0
+    assert record["provenance"]["base"] == base
+
+
+def test_everything_is_written(family, tmp_path, capsys):
+    out = tmp_path / "new" / "score"
+    assert main(with_texts(family, "--out", str(out))) == 0
+    printed = capsys.readouterr().out
+    record = json.loads((out / "score.json").read_text())
+    assert f"Verdict: {record['verdict']['level']}" in printed
+    assert all(len(line) <= 100 for line in printed.splitlines())
+    table = pq.read_table(out / "nodes.parquet")
+    assert len(table) == sum(row["nodes"] for row in record["layers"])
+    page = (out / "report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert sorted(path.name for path in out.iterdir()) == [
+        "heat_map.png",
+        "heat_map.svg",
+        "nodes.parquet",
+        "report.html",
+        "score.json",
+    ]
+
+
+def test_more_samples_until_the_error_is_small(family, capsys):
+    def samples(until):
+        assert main(with_texts(family, "--until", until, "--json", "--batch", "4")) == 0
+        return json.loads(capsys.readouterr().out)["samples"]
+
+    # Any error is below the first, none of 40 samples below the second.
+    assert samples("10") < 16
+    assert samples("1e-9") == 40
+
+
+def test_without_data_the_weights_foretell(family, capsys):
+    arguments = ["score", *models(family, "one", "two")]
+    assert main([*arguments, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert all(row["mean_node_mloss"] > 0 for row in record["layers"][:2])
+    assert main(arguments) == 0
+    assert "Give --data to measure" in capsys.readouterr().out
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """A whole CLIP, a tuned one, and a folder of images, one of them broken."""
+    base = small_clip()
+    processor = transformers.CLIPImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    )
+    for name in ("base", "one"):
+        base.save_pretrained(tmp_path / name)
+        processor.save_pretrained(tmp_path / name)
+        base = copy.deepcopy(base)
+        for parameter in base.parameters():
+            parameter.data += 0.01 * torch.randn_like(parameter)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 40, 32, 3), dtype=np.uint8)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{index}.png")
+    (folder / "broken.png").write_bytes(b"not an image")
+    return tmp_path
+
+
+def test_images_that_do_not_decode_are_counted_and_named(clips, capsys):
+    arguments = ["score", *models(clips, "one"), "--data", str(clips / "images")]
+    assert main([*arguments, "--json"]) == 0
+    printed = capsys.readouterr()
+    record = json.loads(printed.out)
+    assert record["samples"] == 6
+    assert len(record["provenance"]["skipped"]) == 1
+    assert "broken.png" in printed.err
+    assert all("vision_model" in row["layer"] for row in record["layers"])
+
+
+def test_a_processor_may_lie_elsewhere(clips, tmp_path, capsys):
+    state = tmp_path / "one.safetensors"
+    state.write_bytes((clips / "one" / "model.safetensors").read_bytes())
+    data = ["--data", str(clips / "images"), "--json"]
+    assert main(["score", str(clips / "base"), str(state), *data]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == 6
+    bare = tmp_path / "bare"
+    transformers.CLIPModel.from_pretrained(clips / "base").save_pretrained(bare)
+    arguments = ["score", str(bare), str(state), *data]
+    assert main(arguments) == 2
+    assert "preprocessor_config.json" in capsys.readouterr().err
+    assert main([*arguments, "--processor", str(clips / "base")]) == 0
+
+
+def damaged(family, tmp_path, change):
+    """A source of which one file is changed."""
+    path = tmp_path / "damaged.safetensors"
+    path.write_bytes((family / "one" / "model.safetensors").read_bytes())
+    change(path)
+    return str(path)
+
+
+def with_nan(path):
+    state = load_file(path)
+    state["encoder.layer.1.output.dense.weight"][3, 5] = float("nan")
+    save_file(state, path)
+
+
+def without_a_key(path):
+    state = load_file(path)
+    del state["encoder.layer.1.output.dense.weight"]
+    save_file(state, path)
+
+
+def narrower(path):
+    state = load_file(path)
+    name = "encoder.layer.1.output.dense.weight"
+    state[name] = state[name][:-1].clone()
+    save_file(state, path)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("change", "messages"),
+    [
+        (with_nan, ["'encoder.layer.1.output.dense.weight'", "[3, 5]", "nan"]),
+        (without_a_key, ["lacks 'encoder.layer.1.output.dense.weight'"]),
+        (narrower, ["[31, 48]", "[32, 48]"]),
+        (cut, ["damaged.safetensors"]),
+    ],
+)
+def test_damaged_sources(family, tmp_path, capsys, change, messages):
+    source = damaged(family, tmp_path, change)
+    data = ["--data", str(family / "texts.jsonl"), "--out", str(tmp_path / "out")]
+    assert main(["score", *models(family), source, *data]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert all(message in error for message in messages), error
+    assert not (tmp_path / "out").exists()
+
+
+class Hostile:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return (open, (self.target, "w"))
+
+
+def test_nothing_in_a_pickle_is_run(family, tmp_path, capsys):
+    touched = tmp_path / "touched"
+    torch.save(
+        {"weight": torch.ones(2), "other": Hostile(str(touched))}, tmp_path / "x.pt"
+    )
+    assert main(["score", *models(family), str(tmp_path / "x.pt")]) == 2
+    assert not touched.exists()
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--samples", "0"], "must be a whole number >= 1"),
+        (["--until", "-1"], "until must be"),
+        (["--weights", "0.5,0.6"], "weights must sum to 1"),
+        (["--weights", "a"], "must be numbers with commas between"),
+        (["--device", "nowhere"], "'nowhere' is not here"),
+        (["--data", "images/"], "does not exist"),
+    ],
+)
+def test_bad_options_are_one_line(family, capsys, options, message):
+    try:
+        status = main(with_texts(family, *options))
+    except SystemExit as leaving:
+        status = leaving.code
+    error = capsys.readouterr().err
+    assert status == 2
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_images_are_not_for_a_model_of_texts(family, clips, capsys):
+    arguments = ["score", *models(family, "one"), "--data", str(clips / "images")]
+    assert main([*arguments, "--processor", str(clips / "base")]) == 2
+    assert "the model of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], ["score"], ["merge"], ["rank"]])
+def test_help_has_an_example(capsys, command):
+    with pytest.raises(SystemExit, match="0"):
+        main([*command, "--help"])
+    assert f"example: {' '.join(['mloss', *command])}" in capsys.readouterr().out
+
+
+def test_the_program_is_installed():
+    (program,) = entry_points(group="console_scripts", name="mloss")
+    assert program.load() is main
+
+
+def test_another_precision_is_near(family, capsys):
+    def layers(*options):
+        assert main(with_texts(family, *options, "--json")) == 0
+        rows = json.loads(capsys.readouterr().out)["layers"]
+        return [row["mloss"] for row in rows]
+
+    single, double = layers(), layers("--dtype", "float64")
+    assert single != double
+    # Differences of pre-activations of order one, each off by a few roundings.
+    assert double == pytest.approx(single, rel=1e-3)
+    assert main(with_texts(family, "--dtype", "bfloat16")) == 0
