@@ -114,7 +114,10 @@ def in_one_model(
     Raises ValueError as `runnable`, `mloss.states.matched` and `check_fits` do.
     """
     given = runnable(base, sources, model=model, base_is=base_is)
-    start, states = matched(given.base, given.sources)
+    # What was on disk has been looked through already, by `check_compatible`.
+    start, states = matched(
+        given.base, given.sources, known_finite=given.stored is not None
+    )
     check_fits(given.model, start)
     return given.model, start, states
 

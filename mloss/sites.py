@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -98,8 +98,18 @@ class _OnACopy:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, h: Tensor) -> Tensor:
-        result: Tensor = self.function(h.clone(), *self.rest, **self.options)
+        return self._applied(h.clone() if self._in_place else h)
+
+    def _applied(self, h: Tensor) -> Tensor:
+        result: Tensor = self.function(h, *self.rest, **self.options)
         return result
+
+    @cached_property
+    def _in_place(self) -> bool:
+        before = torch.linspace(-8, 8, 33, dtype=torch.float64)
+        after = before.clone()
+        self._applied(after)
+        return not torch.equal(before, after)
 
     @property
     def name(self) -> str:

@@ -65,25 +65,32 @@ def listed(sources: Iterable[Given]) -> list[Given]:
 
 
 def matched(
-    base: nn.Module | State, sources: Iterable[nn.Module | State]
+    base: nn.Module | State,
+    sources: Iterable[nn.Module | State],
+    *,
+    known_finite: bool = False,
 ) -> tuple[State, list[State]]:
     """States of a base model and its source models, once they are known to match.
 
-    Every entry is read once, one at a time. Raises ValueError naming the key and the
-    source where the sources do not have the keys, shapes, dtypes and devices of the
-    base, where an entry is not finite, and where integer entries (counters, position
-    ids) differ: those cannot be merged.
+    Every entry is read once, one at a time; with `known_finite` nobody looks for an
+    infinity or a NaN in it. Raises ValueError naming the key and the source where the
+    sources do not have the keys, shapes, dtypes and devices of the base, where an
+    entry is not finite, and where integer entries (counters, position ids) differ:
+    those cannot be merged.
     """
     start = state_of(base)
-    for key, value in start.items():
-        _check_finite(key, value, "the base")
+    if not known_finite:
+        for key, value in start.items():
+            _check_finite(key, value, "the base")
     states = [state_of(source) for source in listed(sources)]
     for index, state in enumerate(states):
-        _check_matches(start, state, f"source {index}")
+        _check_matches(start, state, f"source {index}", known_finite=known_finite)
     return start, states
 
 
-def _check_matches(base: State, state: State, owner: str) -> None:
+def _check_matches(
+    base: State, state: State, owner: str, *, known_finite: bool
+) -> None:
     # Of a state on disk, to ask whether it holds a key may be to read the entry.
     known, held = dict.fromkeys(base), dict.fromkeys(state)
     if missing := [key for key in known if key not in held]:
@@ -103,7 +110,8 @@ def _check_matches(base: State, state: State, owner: str) -> None:
                 f"{key!r} ({reference.dtype}) cannot be merged and differs "
                 f"between {owner} and the base"
             )
-        _check_finite(key, value, owner)
+        if not known_finite:
+            _check_finite(key, value, owner)
 
 
 def _check_finite(key: str, value: Tensor, owner: str) -> None:

@@ -104,7 +104,9 @@ def run(options: argparse.Namespace) -> None:
         "beyond": _beyond(family, given, samples) if options.beyond else None,
         "worst": options.worst,
     }
-    origin = provenance(options, family) | {"skipped": list(samples.skipped)}
+    origin = provenance(options, family)
+    if samples.skipped:
+        origin["skipped"] = list(samples.skipped)
     record = as_json(scored, provenance=origin, **found)
     text = json.dumps(record, indent=2, allow_nan=False)
     if options.out:

@@ -244,3 +244,25 @@ def test_another_precision_is_near(family, capsys):
     # Differences of pre-activations of order one, each off by a few roundings.
     assert double == pytest.approx(single, rel=1e-3)
     assert main(with_texts(family, "--dtype", "bfloat16")) == 0
+
+
+def test_the_gap_is_explained_and_what_is_beyond_activations_shown(
+    family, tmp_path, capsys
+):
+    options = ["--beyond", "--explain", "2", "--out", str(tmp_path)]
+    assert main(with_texts(family, *options)) == 0
+    printed = capsys.readouterr().out
+    record = json.loads((tmp_path / "score.json").read_text())
+    page = (tmp_path / "report.html").read_text()
+    assert "interaction between groups" in record["explanation"]
+    for title in ("Attention", "Normalisations", "Gap of the hidden states"):
+        assert title in printed
+        assert title in page
+    beyond = record["beyond_activations"]
+    assert [len(one["head"]) for one in beyond["attention"]["modules"]] == [4, 4]
+    for block in beyond["stream"]["blocks"]:
+        shares = [block[f"{part}_share"] for part in ("carried", "within", "cross")]
+        assert sum(shares) == pytest.approx(1, rel=1e-9)
+    # Behind the last block stands what the model gives out: the measured gap, here a
+    # mean over tokens of norms, there the norm of all tokens together.
+    assert beyond["stream"]["blocks"][-1]["gap"] < record["gap"]["mean"]
