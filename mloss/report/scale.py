@@ -3,9 +3,10 @@
 The levels of the gap are conventions, placed where the embedded digits family turns:
 merges of two and of eight fine-tunes at three learning rates change no more answers
 than `CHANGED_ANSWERS` at each level. M-Loss alone cannot place a merge among them: the
-gap was 5 to 8 times the median relative M-Loss (Eq. 6) of MiniLM with random steps, and
-13 to 115 times that of the digits family. So M-Loss is called small where the largest
-of these factors still makes the merge close, and large where the least makes it far.
+gap was 5 to 8 times the median relative M-Loss (Eq. 6) of MiniLM with random steps, 13
+to 115 times that of the digits family, and 316 to 763 times that of pairs of MiniLM
+fine-tunes (docs/minilm.md). So M-Loss is called small where the largest of these
+factors still makes the merge close, and large where the least makes it far.
 """
 
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ GAP_SCALE = Scale(("close", "apart", "far"), (0.05, 0.2))
 CHANGED_ANSWERS = (0.03, 0.07, 0.2)
 
 # Relative gap over median relative M-Loss, the least and the largest found.
-FACTORS = (5, 120)
+FACTORS = (5, 1000)
 MLOSS_SCALE = Scale(
     ("small", "moderate", "large"),
     (GAP_SCALE.limits[0] / FACTORS[1], GAP_SCALE.limits[1] / FACTORS[0]),
