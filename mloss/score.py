@@ -84,6 +84,7 @@ def score(
     inputs: Literal["merge", "base"] = "merge",
     eps: float = 1e-4,
     until: float | None = None,
+    at_least: int = 1,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> Score:
@@ -95,7 +96,8 @@ def score(
     Models are modules, state dicts, or paths and hub ids. They run in the architecture
     `model`, by default that of the first module given or of a checkpoint's
     configuration; its own parameters may be on the meta device. With `until`, batches
-    are taken until the relative standard error of every layer's mean is at most that.
+    are taken until the relative standard error of every layer's mean is at most that,
+    and `at_least` so many samples.
 
     Everything after the pre-activations is float64. What comes before is computed in
     `dtype` on `device`, by default those of the base. Half precision rounds the
@@ -128,7 +130,13 @@ def score(
     carrier = models.merged if inputs == "merge" else models.base
     with evaluating(run_in):
         tallies = _tallied(
-            models, data, carrier=carrier, weights=w, eps=eps, until=until
+            models,
+            data,
+            carrier=carrier,
+            weights=w,
+            eps=eps,
+            until=until,
+            at_least=at_least,
         )
     scores = tuple(
         _site_score(tally, predicted_without_data(tally.site, start, states, weights=w))
@@ -145,10 +153,12 @@ def _tallied(
     weights: Tensor,
     eps: float,
     until: float | None,
+    at_least: int,
 ) -> list[Tally]:
     """Tallies of all sites in forward order, over all samples of all processes."""
     generator = torch.Generator().manual_seed(0)
     tallies: list[Tally] = []
+    seen = 0
     for batch in batches(data):
         if not tallies:
             sites = models.sites(part(batch, slice(1)), carrier=carrier)
@@ -159,7 +169,8 @@ def _tallied(
         if len(drawn[own]):
             draws = Draws(*drawn[own].unbind(dim=1))
             models.run(part(batch, own), tallies, draws=draws, carrier=carrier)
-        if until is not None and _settled(tallies, until):
+        seen += size(batch)
+        if until is not None and seen >= at_least and _settled(tallies, until):
             break
     for tally in tallies:
         tally.gather()

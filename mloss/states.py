@@ -1,5 +1,6 @@
 """Parameters of models as state dicts that can be compared and merged."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
@@ -57,7 +58,7 @@ def listed(sources: Iterable[Given]) -> list[Given]:
 
     Raises TypeError for one model in place of several, and ValueError for none.
     """
-    if isinstance(sources, nn.Module | Mapping | str):
+    if isinstance(sources, nn.Module | Mapping | str | os.PathLike):
         raise TypeError("sources must be a sequence of models, got one model")
     if not (models := list(sources)):
         raise ValueError("sources must hold at least one model, got none")

@@ -17,6 +17,7 @@ from mloss.streaming import streamed
 from mloss.weights import Weights, merging_weights
 
 _WORDS = 8
+_SIDE = 224  # of images, for networks that take any
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ def blank(model: nn.Module) -> dict[str, Tensor]:
     if config is not None and "pixel_values" in takes:
         seen: Any = getattr(config, "vision_config", config)
         channels = getattr(seen, "num_channels", 3)
-        inputs["pixel_values"] = torch.zeros(1, channels, *_sides(seen.image_size))
+        inputs["pixel_values"] = torch.zeros(
+            1, channels, *_sides(getattr(seen, "image_size", _SIDE))
+        )
     if config is not None and "input_ids" in takes:
         inputs["input_ids"] = torch.arange(1, _WORDS + 1)[None]
     if not inputs:

@@ -74,7 +74,7 @@ def decoded(name: str, read: Reader) -> Image.Image:
     """Read an image as RGB; UndecodableError where its file is broken or too large."""
     try:
         return read().convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UndecodableError(f"{name}: {error}") from None
 
 

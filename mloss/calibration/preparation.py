@@ -43,9 +43,14 @@ def text_preparation(directory: Path) -> Prepare:
         tokenizer = AutoTokenizer.from_pretrained(
             directory, local_files_only=True, trust_remote_code=False
         )
-        config = AutoConfig.from_pretrained(directory, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(_missing(directory, "tokenizer.json")) from error
+    # Of a directory without a vocabulary some classes make a tokenizer without words.
+    if set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids):
+        raise ValueError(_missing(directory, "tokenizer.json"))
+    config = None
+    if (directory / "config.json").is_file():
+        config = AutoConfig.from_pretrained(directory, local_files_only=True)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     limits = (tokenizer.model_max_length, getattr(config, "max_position_embeddings", 0))

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def texts(path: Path) -> dict[str, str]:
                 if line.strip():
                     where = f"{path.name}:{number}"
                     found[where] = of_line(line, where)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as UTF-8 text: {error}") from None
     if not found:
         raise ValueError(f"{path} has no text in it")

@@ -21,6 +21,8 @@ from mloss.checkpoints.safetensors_file import stored_size, write_safetensors
 
 # Tokenizers, processors and their like, in the directory or in a folder of its own.
 _BESIDE = ("*.json", "*.txt", "*.model", "*.jinja")
+# What shows that a directory holds a checkpoint.
+_CHECKPOINTS = ("*.safetensors", "*.bin", "*.index.json")
 _NOT_BESIDE = ("config.json", "*.index.json", "adapter_*", "open_clip_*")
 
 
@@ -59,9 +61,20 @@ def save_checkpoint(
 
 
 def check_free(out: Path, *, overwrite: bool = False) -> None:
-    """Raise ValueError where a directory to write holds files that are to stay."""
-    if out.exists() and not overwrite and (out.is_file() or any(out.iterdir())):
+    """Raise ValueError where a directory to write holds files that are to stay.
+
+    Only a checkpoint is replaced, whatever `overwrite` says.
+    """
+    if out.is_file():
+        raise ValueError(f"{out} is a file: give a directory")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not overwrite:
         raise ValueError(f"{out} already holds files: give another directory")
+    if not any(any(out.glob(name)) for name in _CHECKPOINTS):
+        raise ValueError(
+            f"{out} holds no checkpoint to replace: give another directory"
+        )
 
 
 def _as_checkpoint(state: Mapping[str, Tensor], base: Checkpoint) -> Checkpoint:
@@ -140,7 +153,7 @@ def _appearing(out: Path) -> Iterator[Path]:
             out.rename(replaced)
         try:
             written.rename(out)
-        except OSError:
+        except BaseException:
             if replaced.exists():
                 replaced.rename(out)
             raise

@@ -18,11 +18,10 @@ def as_source(base: Checkpoint, source: Checkpoint) -> Checkpoint:
 
     Of a CLIP in the other layout only what the base has is taken, so that an image
     tower can be the base of whole models. Names of other versions of transformers are
-    translated. Integers, such as the position ids that some versions store and others
-    make, are never merged: those that the source lacks are the base's, and those that
-    the base lacks are left out. What then still differs is for `check_compatible` to
-    say. Raises ValueError for adapters and layouts that cannot be brought to the
-    base's.
+    translated. Integers, such as counters of batches and the position ids that some
+    versions store and others make, are never merged: they are the base's, unless they
+    have another shape. What then still differs is for `check_compatible` to say.
+    Raises ValueError for adapters and layouts that cannot be brought to the base's.
     """
     if source.layout == "lora":
         return with_adapter(base, source)
@@ -31,12 +30,12 @@ def as_source(base: Checkpoint, source: Checkpoint) -> Checkpoint:
         converted = entries_in_layout(source, base.layout)
         entries = {n: e for k, e in converted.items() if (n := place(k)) is not None}
         return replace(base, source=source.source, entries=entries)
-    if set(source) == set(base):
-        return source
     return _with_integers_of(base, _renamed(base, source))
 
 
 def _renamed(base: Checkpoint, source: Checkpoint) -> Checkpoint:
+    if set(source) == set(base):
+        return source
     place = place_in(base)
     places = {name: place(name) or name for name in source}
     if len(set(places.values())) < len(places):
@@ -46,16 +45,18 @@ def _renamed(base: Checkpoint, source: Checkpoint) -> Checkpoint:
 
 
 def _with_integers_of(base: Checkpoint, source: Checkpoint) -> Checkpoint:
-    def in_one_only(model: Checkpoint, other: Checkpoint) -> dict[str, Entry]:
-        return {
-            name: entry
-            for name, entry in model.entries.items()
-            if name not in other and not entry.dtype.is_floating_point
-        }
-
-    foreign = in_one_only(source, base)
-    own = {name: e for name, e in source.entries.items() if name not in foreign}
-    return replace(source, entries=own | in_one_only(base, source))
+    own = {
+        name: entry
+        for name, entry in source.entries.items()
+        if name in base or entry.dtype.is_floating_point
+    }
+    integers = {
+        name: entry
+        for name, entry in base.entries.items()
+        if not entry.dtype.is_floating_point
+        and entry.shape == own.get(name, entry).shape
+    }
+    return replace(source, entries=own | integers)
 
 
 def in_working_dtypes(

@@ -2,8 +2,9 @@
 
 import argparse
 import inspect
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from mloss.checkpoints import (
     open_checkpoint,
     to_transformers,
 )
-from mloss.commands.options import DTYPES
+from mloss.commands.options import DTYPES, PROGRAM
 from mloss.given_models import Runnable, configured, runnable
 from mloss.progress import tracked
 from mloss.states import State, state_of
@@ -41,7 +42,8 @@ class Family:
         """Open what the options name. Raises ValueError where that fails."""
         base = _opened(options.base, quick_gelu=options.quick_gelu)
         sources = [as_source(base, open_checkpoint(name)) for name in options.sources]
-        return cls(base, sources, merging_weights(options.weights, q=len(sources)))
+        weights = getattr(options, "weights", None)
+        return cls(base, sources, merging_weights(weights, q=len(sources)))
 
     def runnable(self, options: argparse.Namespace) -> Runnable:
         """Build the model, with all weights under its names, where they are to run."""
@@ -51,6 +53,18 @@ class Family:
         """Build the model for a merge, under the base's names on disk, as base."""
         given = runnable(merged, self.sources, base_is="merged")
         return _placed(given, options)
+
+    def configured_base(self) -> Checkpoint:
+        """The base, with a source's configuration and files where it has none."""
+        donor = configured(self.base, self.sources)
+        if self.base.config is not None or donor.config is None:
+            return self.base
+        return replace(
+            self.base,
+            layout=donor.layout,
+            config=donor.config,
+            directory=donor.directory,
+        )
 
     def samples(self, options: argparse.Namespace) -> "Samples":
         """Open the data for the models. Raises ValueError where they do not fit."""
@@ -68,24 +82,32 @@ class Family:
 
 @dataclass(frozen=True)
 class Samples:
-    """Batches of the same samples, as often as they are needed."""
+    """Batches of the same samples, as often as they are needed.
+
+    `skipped` has a line on every sample so far that could not be read.
+    """
 
     calibration: Calibration
     count: int
     batch: int
     dtype: torch.dtype | None
+    skipped: dict[str, None] = field(default_factory=dict)
 
     def batches(self, description: str, *, count: int | None = None) -> Iterator[Batch]:
         """The first `count` samples, counted on a terminal as they go by."""
         wanted = min(count or self.count, len(self.calibration.items))
         found = self.calibration.batches(wanted, size=self.batch)
-        cast = (dict(placed(batch, dtype=self.dtype)) for batch in found)
-        return tracked(cast, description, total=-(-wanted // self.batch))
+        return tracked(self._cast(found), description, total=-(-wanted // self.batch))
 
-    @property
-    def skipped(self) -> list[str]:
-        """A line on every sample that could not be read."""
-        return self.calibration.skipped
+    def report_skipped(self, command: str) -> None:
+        """Say on standard error which samples could not be read in any pass."""
+        for line in self.skipped:
+            print(f"{PROGRAM} {command}: skipped {line}", file=sys.stderr)
+
+    def _cast(self, found: Iterable[dict[str, Tensor]]) -> Iterator[Batch]:
+        for batch in found:
+            yield dict(placed(batch, dtype=self.dtype))
+        self.skipped.update(dict.fromkeys(self.calibration.skipped))
 
 
 def _placed(given: Runnable, options: argparse.Namespace) -> Runnable:
@@ -94,7 +116,8 @@ def _placed(given: Runnable, options: argparse.Namespace) -> Runnable:
         placed(state_of(model), device=options.device, dtype=dtype)
         for model in (given.base, *given.sources)
     )
-    given.model.to(device=options.device, dtype=dtype)
+    # Buffers that a model makes for itself keep their precision, as rotary angles need.
+    given.model.to(device=options.device)
     return replace(given, base=base, sources=sources)
 
 

@@ -9,13 +9,21 @@ from typing import Any
 
 import torch
 
-from mloss.checkpoints import save_checkpoint
+from mloss.checkpoints import Checkpoint, save_checkpoint
 from mloss.checkpoints.saving import check_free
 from mloss.commands.family import Family, Samples
-from mloss.commands.options import PROGRAM, add_computing, add_data, add_models
+from mloss.commands.options import (
+    PROGRAM,
+    add_computing,
+    add_data,
+    add_models,
+    check_folder,
+)
 from mloss.commands.provenance import provenance
 from mloss.gap import Gap, gap
 from mloss.merging import DATA_METHODS, METHODS, Merged, merge
+from mloss.report.numbers import percent, with_error
+from mloss.report.record import without_infinities
 
 # The options of methods that a command line can give, by their names there.
 _OPTIONS = ("density", "spread", "scale", "combine")
@@ -37,11 +45,15 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--method", required=True, choices=list(METHODS), help="how to merge"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="what to write"
+    )
     add_data(parser, required=False)
     _add_method_options(parser)
     parser.add_argument(
-        "--force", action="store_true", help="replace DIR where it holds files"
+        "--force",
+        action="store_true",
+        help="replace DIR where it holds another checkpoint",
     )
     add_computing(parser)
     parser.set_defaults(run=run)
@@ -50,22 +62,45 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Merge, measure, write and say where."""
     chosen = _chosen(options)
+    check_folder(options.out)
     check_free(options.out, overwrite=options.force)
+    _check_no_input(options)
     if options.method in DATA_METHODS and not options.data:
         raise ValueError(f"--data must be given: {options.method} looks at samples")
     family = Family.of(options)
     samples = family.samples(options) if options.data else None
-    merged = _merged(family, samples, options.method, chosen)
+    merged = _as_stored(_merged(family, samples, options.method, chosen), family.base)
     distance = _distance(family, samples, merged, options)
-    record = _record(options, family, merged, distance)
+    record = without_infinities(_record(options, family, merged, distance))
+    text = json.dumps(record, indent=2, allow_nan=False)
     save_checkpoint(
         merged.state,
-        family.base,
+        family.configured_base(),
         options.out,
         overwrite=options.force,
-        notes={RECORD: json.dumps(record, indent=2) + "\n"},
+        notes={RECORD: f"{text}\n"},
     )
-    print(json.dumps(record, indent=2) if options.json else _summary(record))
+    print(text if options.json else _summary(options, distance))
+    if samples is not None:
+        samples.report_skipped("merge")
+
+
+def _check_no_input(options: argparse.Namespace) -> None:
+    """Raise ValueError where a model lies in the directory that is to be replaced."""
+    out = options.out.resolve()
+    for name in (options.base, *options.sources):
+        path = Path(name).expanduser().resolve()
+        if path.exists() and out in (path, *path.parents):
+            raise ValueError(
+                f"--out {options.out} holds {name}: give another directory"
+            )
+
+
+def _as_stored(merged: Merged, base: Checkpoint) -> Merged:
+    """The merge in the base's dtypes, as it is written: that is what is measured."""
+    dtypes = {name: entry.dtype for name, entry in base.entries.items()}
+    rounded = {name: value.to(dtypes[name]) for name, value in merged.state.items()}
+    return replace(merged, state=rounded)
 
 
 def _merged(
@@ -143,23 +178,24 @@ def _record(
     merged: Merged,
     distance: Gap | None,
 ) -> dict[str, Any]:
+    known = inspect.signature(METHODS[merged.method]).parameters
+    defaults = {name: known[name].default for name in _OPTIONS if name in known}
     named = {k: v for k, v in merged.options.items() if k in _OPTIONS}
     return {
         "out": str(options.out),
         "method": merged.method,
-        "options": named,
+        "options": defaults | named,
         "gap": None if distance is None else asdict(distance),
         "made_from": provenance(options, family),
     }
 
 
-def _summary(record: dict[str, Any]) -> str:
-    written = f"{record['out']}: merged by {record['method']}"
-    if record["gap"] is None:
+def _summary(options: argparse.Namespace, distance: Gap | None) -> str:
+    written = f"{options.out}: merged by {options.method}"
+    if distance is None:
         return written
-    distance = Gap(**record["gap"])
     return (
-        f"{written}; its outputs are {distance.relative:.2%} of the ensemble's size "
-        f"away from the ensemble's ({distance.mean:.4g} +- {distance.stderr:.2g} over "
-        f"{distance.samples} samples)"
+        f"{written}; its outputs are {percent(distance.relative)} of the ensemble's "
+        f"size away from the ensemble's ({with_error(distance.mean, distance.stderr)} "
+        f"over {distance.samples} samples)"
     )

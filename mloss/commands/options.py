@@ -15,7 +15,9 @@ DTYPES = {
 }
 
 
-def _whole(least: int) -> Callable[[str], int]:
+def whole(least: int) -> Callable[[str], int]:
+    """A parser of whole numbers from `least` on."""
+
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
             message = f"must be a whole number >= {least}, got {text!r}"
@@ -25,25 +27,29 @@ def _whole(least: int) -> Callable[[str], int]:
     return parse
 
 
-count = _whole(1)
+count = whole(1)
 
 
-def add_models(parser: argparse.ArgumentParser) -> None:
-    """Add BASE and SOURCE..., and what they need to be understood."""
+def add_models(parser: argparse.ArgumentParser, *, weighted: bool = True) -> None:
+    """Add BASE and SOURCE..., what they need to be understood, and their weights."""
     known = (
         "a directory in Hugging Face layout, a file of weights (.safetensors, .pt, "
-        ".bin), a LoRA adapter or an id of the hub"
+        ".bin) or an id of the hub"
     )
     parser.add_argument("base", metavar="BASE", help=f"what was fine-tuned: {known}")
     parser.add_argument(
-        "sources", nargs="+", metavar="SOURCE", help="the fine-tuned models, as BASE"
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="the fine-tuned models, as BASE, or LoRA adapters for it",
     )
-    parser.add_argument(
-        "--weights",
-        type=_weights,
-        metavar="W,...",
-        help="merging weights of the sources; they sum to 1 (default: equal)",
-    )
+    if weighted:
+        parser.add_argument(
+            "--weights",
+            type=_weights,
+            metavar="W,...",
+            help="merging weights of the sources; they sum to 1 (default: equal)",
+        )
     parser.add_argument(
         "--quick-gelu",
         action=argparse.BooleanOptionalAction,
@@ -90,7 +96,7 @@ def add_computing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--seed",
-        type=_whole(0),
+        type=whole(0),
         default=0,
         metavar="N",
         help="of the order of samples and of what is random (default: %(default)s)",
@@ -104,8 +110,8 @@ def add_computing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype",
         choices=list(DTYPES),
-        help="what the models run in; merged weights keep the base's (default: the "
-        "widest that is stored, float32 at least)",
+        help="what the models run in as they are measured; merging itself is done on "
+        "the CPU in what is stored (default: the widest stored, float32 at least)",
     )
 
 
@@ -120,8 +126,19 @@ def _weights(text: str) -> list[float]:
 def _device(text: str) -> torch.device:
     try:
         device = torch.device(text)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("only cpu and cuda are known")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         first = str(error).partition("\n")[0]
         raise argparse.ArgumentTypeError(f"{text!r} is not here ({first})") from None
     return device
+
+
+def check_folder(out: Path | None) -> None:
+    """Raise ValueError where a file stands in the way of a directory to write."""
+    if out is None:
+        return
+    there = next(each for each in (out, *out.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise ValueError(f"--out {out}: {there} is a file: give a directory")

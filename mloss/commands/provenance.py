@@ -6,24 +6,33 @@ from importlib.metadata import PackageNotFoundError, version
 
 from mloss.commands.family import Family
 
+# What has an entry of its own, and what does not change a result.
+_ELSEWHERE = ("command", "base", "sources", "weights", "data", "out", "json", "run")
 _LIBRARIES = ("mloss", "torch", "transformers", "numpy", "scipy")
 
 
 def provenance(options: argparse.Namespace, family: Family) -> dict[str, object]:
-    """Models, data, options and versions, as values that JSON has."""
+    """Models, data, every other option and versions, as values that JSON has."""
+    others = {
+        name.replace("_", "-"): _plain(value)
+        for name, value in vars(options).items()
+        if name not in _ELSEWHERE
+    }
     return {
         "command": options.command,
         "base": options.base,
         "sources": list(options.sources),
         "weights": family.weights.tolist(),
         "data": [str(path) for path in options.data or ()],
-        "samples": options.samples,
-        "seed": options.seed,
-        "device": str(options.device),
-        "dtype": options.dtype or "as stored, float32 at least",
+        "options": others,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **{f"{name} version": _version(name) for name in _LIBRARIES},
+        "versions": {name: _version(name) for name in _LIBRARIES},
     }
+
+
+def _plain(value: object) -> object:
+    known = value is None or isinstance(value, str | int | float | list)
+    return value if known else str(value)
 
 
 def _version(library: str) -> str:

@@ -12,12 +12,20 @@ from rich.table import Table
 from rich.text import Text
 
 from mloss.commands.family import Family
-from mloss.commands.options import PROGRAM, add_computing, add_data, add_models, count
+from mloss.commands.options import (
+    PROGRAM,
+    add_computing,
+    add_data,
+    add_models,
+    check_folder,
+    count,
+)
 from mloss.commands.provenance import provenance
 from mloss.curvature import Confirmed, Found, gap_pool, search
 from mloss.progress import progress_bar
 from mloss.report.columns import columns, page
 from mloss.report.numbers import short, with_error
+from mloss.report.record import without_infinities
 from mloss.report.whole_file import write_whole
 
 
@@ -32,7 +40,7 @@ def add_to(commands: Any) -> None:
         epilog=f"example: {PROGRAM} rank base tuned-* --data texts.jsonl --size 3 "
         "--out pool",
     )
-    add_models(parser)
+    add_models(parser, weighted=False)
     add_data(parser, required=True)
     parser.add_argument(
         "--size",
@@ -69,9 +77,13 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Measure the pool, search it, confirm the best, print and write them."""
+    check_folder(options.out)
+    if options.size and max(options.size) > len(options.sources):
+        raise ValueError(f"--size must be at most the {len(options.sources)} sources")
     family = Family.of(options)
     given = family.runnable(options)
-    data = list(family.samples(options).batches("reading samples"))
+    samples = family.samples(options)
+    data = list(samples.batches("reading samples"))
     with ExitStack() as stack:
         kept = options.out or Path(stack.enter_context(TemporaryDirectory()))
         move = stack.enter_context(progress_bar("pairs"))
@@ -88,7 +100,7 @@ def run(options: argparse.Namespace) -> None:
             given.model,
             given.sources,
             data=data,
-            sizes=options.size or range(2, pool.models + 1),
+            sizes=sorted(set(options.size or range(2, pool.models + 1))),
             top=options.top,
         )
     record = {
@@ -96,13 +108,14 @@ def run(options: argparse.Namespace) -> None:
         "samples": pool.samples,
         "made_from": provenance(options, family),
     }
-    text = json.dumps(record, indent=2, allow_nan=False)
+    text = json.dumps(without_infinities(record), indent=2, allow_nan=False)
     if options.out:
         write_whole(options.out / "ranking.json", f"{text}\n".encode())
     if options.json:
         print(text)
     else:
         _show(found, options.sources, samples=pool.samples)
+    samples.report_skipped("rank")
 
 
 def _record(found: Found, names: Sequence[str]) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mloss.beyond import attention_mloss, norm_mloss, stream_gap
 from mloss.commands.family import Family, Samples
@@ -14,7 +16,9 @@ from mloss.commands.options import (
     add_computing,
     add_data,
     add_models,
+    check_folder,
     count,
+    whole,
 )
 from mloss.commands.provenance import provenance
 from mloss.curvature import explain_gap, in_words
@@ -23,11 +27,17 @@ from mloss.given_models import Runnable
 from mloss.report import as_json, show, write_heat_map, write_nodes, write_report
 from mloss.report.beyond import Beyond
 from mloss.report.columns import page
+from mloss.report.numbers import finite, percent
 from mloss.report.record import Provenance
+from mloss.report.sampling import relative_error
 from mloss.report.whole_file import write_whole
 from mloss.score import Score, score
 from mloss.states import state_of
 from mloss.streaming import AveragedState
+
+Measured = TypeVar("Measured")
+# Options that say nothing without samples.
+_OF_SAMPLES = ("until", "explain", "beyond", "processor")
 
 
 def add_to(commands: Any) -> None:
@@ -74,7 +84,7 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument(
         "--worst",
-        type=int,
+        type=whole(0),
         default=10,
         metavar="N",
         help="how many of the worst nodes are shown (default: %(default)s)",
@@ -91,6 +101,8 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Score, print and write."""
+    check_folder(options.out)
+    _check_needs(options)
     family = Family.of(options)
     if not options.data:
         foretell_only(family, options)
@@ -98,10 +110,15 @@ def run(options: argparse.Namespace) -> None:
     samples = family.samples(options)
     given = family.runnable(options)
     scored = _scored(family, given, samples, options)
+    used = replace(samples, count=scored.samples)
     found: dict[str, Any] = {
-        "gap": _gap_of_average(family, given, samples, count=scored.samples),
-        "explanation": _explanation(family, given, samples, count=options.explain),
-        "beyond": _beyond(family, given, samples) if options.beyond else None,
+        "gap": _gap_of_average(family, given, used),
+        "explanation": _if_it_can(
+            "--explain", options.explain, lambda n: _explanation(family, given, used, n)
+        ),
+        "beyond": _if_it_can(
+            "--beyond", options.beyond, lambda _: _beyond(family, given, used)
+        ),
         "worst": options.worst,
     }
     origin = provenance(options, family)
@@ -115,8 +132,38 @@ def run(options: argparse.Namespace) -> None:
         print(text)
     else:
         show(page(), scored, **found)
-    for line in samples.skipped:
-        print(f"{PROGRAM} score: skipped {line}", file=sys.stderr)
+    _say_what_is_missing(scored, options)
+    samples.report_skipped("score")
+
+
+def _check_needs(options: argparse.Namespace) -> None:
+    """Raise ValueError for options that say nothing without samples."""
+    given = [name for name in _OF_SAMPLES if getattr(options, name)]
+    if given and not options.data:
+        raise ValueError(f"--{given[0]} needs samples: give --data")
+
+
+def _if_it_can(
+    name: str, wanted: Any, measure: Callable[[Any], Measured]
+) -> Measured | None:
+    """What is measured besides; where it cannot be, one line says why."""
+    if not wanted:
+        return None
+    try:
+        return measure(wanted)
+    except ValueError as error:
+        print(f"{PROGRAM} score: no {name}: {error}", file=sys.stderr)
+        return None
+
+
+def _say_what_is_missing(scored: Score, options: argparse.Namespace) -> None:
+    error = max(map(relative_error, scored.sites))
+    if options.until and error > options.until:
+        print(
+            f"{PROGRAM} score: the data ended at {scored.samples} samples, with an "
+            f"error of {percent(finite(error))} and not {percent(options.until)}",
+            file=sys.stderr,
+        )
 
 
 def _scored(
@@ -131,30 +178,25 @@ def _scored(
         weights=family.weights,
         inputs=options.inputs,
         until=options.until,
+        at_least=options.samples,
     )
 
 
-def _gap_of_average(
-    family: Family, given: Runnable, samples: Samples, *, count: int
-) -> Gap:
+def _gap_of_average(family: Family, given: Runnable, samples: Samples) -> Gap:
     return gap(
         _average(family, given),
         given.sources,
-        samples.batches("measuring the gap", count=count),
+        samples.batches("measuring the gap"),
         model=given.model,
         weights=family.weights,
     )
 
 
-def _explanation(
-    family: Family, given: Runnable, samples: Samples, *, count: int | None
-) -> str | None:
-    if count is None:
-        return None
+def _explanation(family: Family, given: Runnable, samples: Samples, wanted: int) -> str:
     parts = explain_gap(
         given.model,
         given.sources,
-        data=samples.batches("explaining", count=count),
+        data=samples.batches("explaining", count=wanted),
         weights=family.weights,
         between_blocks=True,
     )

@@ -128,6 +128,9 @@ def gap_pool(
     start, states = matched(sources[0] if centre is None else centre, sources)
     check_fits(run_in, start)
     at = average(start, states) if centre is None else start
+    if jobs != 1:
+        # Other processes get tensors: files that are mapped here are not theirs.
+        states, at = [dict(state) for state in states], dict(at)
     inputs = list(batches(data))
     if method == "forward":
         with evaluating(run_in):

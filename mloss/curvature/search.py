@@ -48,11 +48,15 @@ def search(
     measured = confirm(model, sources, wanted, data=data)
     by_candidate = {id(one.candidate): one for one in measured}
     return tuple(
-        Found(
-            size=len(ranking.candidates[0].members),
-            ranking=ranking,
-            equal=tuple(m for m in measured if m.candidate in ranking.candidates),
-            weighted=by_candidate[id(weighted)],
-        )
+        _found(ranking, weighted=by_candidate[id(weighted)], measured=measured)
         for ranking, weighted in zip(rankings, tuned, strict=True)
     )
+
+
+def _found(
+    ranking: Ranking, *, weighted: Confirmed, measured: Sequence[Confirmed]
+) -> Found:
+    # Of twins in a pool, different candidates are equal: they are told apart by id.
+    own = {id(candidate) for candidate in ranking.candidates}
+    equal = tuple(one for one in measured if id(one.candidate) in own)
+    return Found(len(ranking.candidates[0].members), ranking, equal, weighted)

@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 WIDTH = 100
+# A narrower terminal wraps lines rather than lose columns.
+NARROWEST = 80
 # Columns of names are folded no narrower than this.
 LEAST = 10
 # A rule under the header and nothing else.
@@ -14,10 +16,10 @@ _HEADED = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 
 def page() -> Console:
-    """Standard output; where it is no terminal, wide enough for every table."""
+    """Standard output; wide enough for every table, most of them on a terminal."""
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, WIDTH)
+    least = NARROWEST if console.is_terminal else WIDTH
+    console.width = max(console.width, least)
     return console
 
 

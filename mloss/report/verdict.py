@@ -45,8 +45,9 @@ _MLOSS_LIMITS = (
 )
 _PART = (
     "M-Loss is not the gap of the outputs: carried to the output of the digits network "
-    "it is 8 to 18 % of it, and a block of fine-tuned MiniLM makes 2 to 4 % of its gap "
-    "on one shared input; the rest is interaction between layers, and normalisation. "
+    "it is 8 to 18 % of it, and what a block of fine-tuned MiniLM loses on one shared "
+    "input is 2 to 4 % from the third block on. The rest is interaction between "
+    "layers, and normalisation. "
     "Closeness to the ensemble is not accuracy."
 )
 

@@ -152,10 +152,38 @@ def test_an_interrupted_replacement_leaves_the_old(tmp_path):
     small_bert().save_pretrained(tmp_path / "base")
     base = open_checkpoint(tmp_path / "base")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "precious").write_text("kept")
+    (tmp_path / "out" / "precious.safetensors").write_text("kept")
     with pytest.raises(Interrupted):
         save_checkpoint(Stops(base), base, tmp_path / "out", overwrite=True)
-    assert names_in(tmp_path / "out") == ["precious"]
+    assert names_in(tmp_path / "out") == ["precious.safetensors"]
+
+
+def test_an_interrupt_between_the_renames_brings_the_old_back(tmp_path, monkeypatch):
+    save_file({"w": torch.ones(2)}, tmp_path / "base.safetensors")
+    base, out = open_checkpoint(tmp_path / "base.safetensors"), tmp_path / "out"
+    save_checkpoint(base, base, out)
+    rename = Path.rename
+
+    def interrupted(path, target):
+        if path.name == "new":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(base, base, out, overwrite=True)
+    assert names_in(out) == ["model.safetensors"]
+
+
+def test_what_is_no_checkpoint_is_not_replaced(tmp_path):
+    save_file({"w": torch.ones(2)}, tmp_path / "base.safetensors")
+    base, out = open_checkpoint(tmp_path / "base.safetensors"), tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="no checkpoint to replace"):
+        save_checkpoint(base, base, out, overwrite=True)
+    assert names_in(out) == ["thesis.txt"]
 
 
 def test_files_are_not_overwritten_unless_told(tmp_path):

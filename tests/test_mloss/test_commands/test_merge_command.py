@@ -86,13 +86,50 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_that_are_there_stay(family, tmp_path, capsys):
-    (tmp_path / "kept.txt").write_text("mine")
-    assert main(arguments(family, tmp_path)) == 2
+def test_only_a_checkpoint_is_replaced_and_only_by_force(family, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("mine")
+    for force in ([], ["--force"]):
+        assert main(arguments(family, tmp_path, *force)) == 2
+        assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    assert "no checkpoint to replace" in capsys.readouterr().err
+    out = tmp_path / "merged"
+    assert main(arguments(family, out)) == 0
+    assert main(arguments(family, out)) == 2
     assert "already holds files" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
-    assert main(arguments(family, tmp_path, "--force")) == 0
-    assert open_checkpoint(tmp_path).config is not None
+    assert main(arguments(family, out, "--force", method="ties")) == 0
+    assert json.loads((out / "mloss.json").read_text())["method"] == "ties"
+
+
+@pytest.mark.parametrize("place", ["one", "."])
+def test_an_input_is_never_replaced(family, capsys, place):
+    assert main(arguments(family, family / place, "--force")) == 2
+    assert "give another directory" in capsys.readouterr().err
+    assert open_checkpoint(family / "one").config is not None
+
+
+def test_the_gap_is_that_of_what_is_written_in_half_precision(family, tmp_path, capsys):
+    base = transformers.AutoModel.from_pretrained(family / "base")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(family / "base")
+    for part in (base.bfloat16(), tokenizer):
+        part.save_pretrained(tmp_path / "base")
+    sources = [str(family / name) for name in ("one", "two")]
+    texts, out = family / "texts.jsonl", tmp_path / "merged"
+    command = ["merge", str(tmp_path / "base"), *sources, "--method", "average"]
+    options = ["--data", str(texts), "--samples", "8", "--out", str(out), "--json"]
+    assert main([*command, *options]) == 0
+    record = json.loads(capsys.readouterr().out)
+    data = open_calibration(texts, checkpoint=family / "base").batches(8)
+    assert gap(out, sources, data).mean == record["gap"]["mean"]
+
+
+def test_a_base_without_configuration_gets_a_source_s(family, tmp_path):
+    state = tmp_path / "base.safetensors"
+    state.write_bytes((family / "base" / "model.safetensors").read_bytes())
+    sources = [str(family / name) for name in ("one", "two")]
+    out = str(tmp_path / "merged")
+    assert main(["merge", str(state), *sources, "--method", "ties", "--out", out]) == 0
+    assert transformers.AutoModel.from_pretrained(out).config.model_type == "bert"
+    assert transformers.AutoTokenizer.from_pretrained(out)("red cat")["input_ids"]
 
 
 def test_a_missing_model_is_named(tmp_path, capsys):

@@ -50,7 +50,7 @@ def test_what_is_finished_is_kept(family, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--size", "4"], "size lies between 2 and 3"),
+        (["--size", "4"], "--size must be at most the 3 sources"),
         (["--top", "0"], "must be a whole number >= 1"),
     ],
 )
@@ -70,3 +70,26 @@ def test_other_data_are_refused_where_results_lie(family, tmp_path, capsys):
     capsys.readouterr()
     assert main(arguments(family, "--out", str(tmp_path), "--seed", "1")) == 2
     assert "holds results for another data" in capsys.readouterr().err
+
+
+def test_processes_give_the_same_ranking(family, capsys):
+    options = ["--size", "2", "--size", "2", "--json"]
+    assert main(arguments(family, *options)) == 0
+    alone = json.loads(capsys.readouterr().out)["sizes"]
+    assert main(arguments(family, *options, "--jobs", "2")) == 0
+    assert json.loads(capsys.readouterr().out)["sizes"] == alone
+    assert len(alone) == 1
+
+
+def test_one_sample_has_no_error(family, capsys):
+    assert main(arguments(family, "--samples", "1", "--size", "3", "--json")) == 0
+    (found,) = json.loads(capsys.readouterr().out)["sizes"]
+    assert found["best"][0]["stderr"] is None
+
+
+def test_twins_are_listed_once(family, capsys):
+    twins = [str(family / name) for name in ("base", "one", "one", "two")]
+    data = ["--data", str(family / "texts.jsonl"), "--samples", "4", "--size", "2"]
+    assert main(["rank", *twins, *data, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["sizes"]
+    assert len(found["best"]) == 3

@@ -65,8 +65,10 @@ def test_more_samples_until_the_error_is_small(family, capsys):
         return json.loads(capsys.readouterr().out)["samples"]
 
     # Any error is below the first, none of 40 samples below the second.
-    assert samples("10") < 16
+    assert samples("10") == 16
     assert samples("1e-9") == 40
+    assert main(with_texts(family, "--until", "1e-9")) == 0
+    assert "the data ended at 40 samples" in capsys.readouterr().err
 
 
 def test_without_data_the_weights_foretell(family, capsys):
@@ -266,3 +268,27 @@ def test_the_gap_is_explained_and_what_is_beyond_activations_shown(
     # Behind the last block stands what the model gives out: the measured gap, here a
     # mean over tokens of norms, there the norm of all tokens together.
     assert beyond["stream"]["blocks"][-1]["gap"] < record["gap"]["mean"]
+
+
+def test_what_cannot_be_measured_besides_costs_nothing_else(family, capsys):
+    assert main(with_texts(family, "--explain", "2", "--json", sources=["one"])) == 0
+    printed = capsys.readouterr()
+    record = json.loads(printed.out)
+    assert record["explanation"] is None
+    assert record["layers"]
+    assert "mloss score: no --explain: sources must hold at least two" in printed.err
+
+
+@pytest.mark.parametrize(
+    "option", ["--beyond", "--until=0.1", "--explain", "--processor=x"]
+)
+def test_options_that_need_samples_say_so(family, capsys, option):
+    assert main(["score", *models(family, "one"), option]) == 2
+    assert "needs samples: give --data" in capsys.readouterr().err
+
+
+def test_a_file_in_the_way_is_seen_before_the_run(family, tmp_path, capsys):
+    (tmp_path / "taken").write_text("mine")
+    out = str(tmp_path / "taken" / "score")
+    assert main(with_texts(family, "--out", out)) == 2
+    assert "is a file: give a directory" in capsys.readouterr().err
