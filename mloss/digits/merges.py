@@ -21,12 +21,12 @@ from mloss.digits.examination import (
     features_of_experts,
 )
 from mloss.digits.models import DigitsModels
-from mloss.digits.progress import tracked
 from mloss.digits.tasks import TASKS
 from mloss.digits.training import one_thread
 from mloss.gap import gap
 from mloss.inference import evaluating
 from mloss.merging import task_arithmetic
+from mloss.progress import tracked
 from mloss.states import State
 
 REFERENCES = ("base", "experts", "ensemble")

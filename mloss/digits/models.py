@@ -13,9 +13,9 @@ from mloss.digits import encoder, heads, tasks, training
 from mloss.digits.cache import cached, group
 from mloss.digits.encoder import Encoder
 from mloss.digits.heads import Head, class_mean_head
-from mloss.digits.progress import tracked
 from mloss.digits.tasks import TASKS, Split, Task, digit_splits
 from mloss.digits.training import Recipe, fine_tuned, one_thread, pretrained
+from mloss.progress import tracked
 from mloss.states import State
 
 DEFAULT_RECIPE = Recipe()

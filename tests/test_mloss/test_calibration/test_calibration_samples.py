@@ -184,3 +184,11 @@ def test_images_and_texts_do_not_mix(tmp_path, clip):
     (tmp_path / "a.txt").write_text("one")
     with pytest.raises(ValueError, match="all images or all texts"):
         open_calibration([folder, tmp_path / "a.txt"], checkpoint=clip)
+
+
+def test_a_tokenizer_without_words_is_none(tmp_path):
+    config = transformers.BertConfig(hidden_size=8, num_attention_heads=2)
+    config.save_pretrained(tmp_path)
+    (tmp_path / "texts.txt").write_text("a text")
+    with pytest.raises(ValueError, match=r"has no usable tokenizer\.json"):
+        open_calibration(tmp_path / "texts.txt", checkpoint=tmp_path)

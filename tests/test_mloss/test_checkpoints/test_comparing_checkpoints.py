@@ -166,6 +166,10 @@ def test_integers_that_some_versions_store_and_others_make(pair):
     assert set(source) == set(base)
     assert torch.equal(source["embeddings.position_ids"], ids)
     check_compatible(base, [source])
+    # Counters are the base's too, whatever the sources have counted.
+    changed(pair[0], lambda state: state | {"counter": torch.tensor(1)})
+    base = open_checkpoint(pair[0])
+    assert as_source(base, open_checkpoint(pair[1]))["counter"] == 1
     # A weight that is missing is no such thing.
     changed(pair[1], lambda s: {k: v for k, v in s.items() if "LayerNorm" not in k})
     lacking = as_source(base, open_checkpoint(pair[1]))
