@@ -99,10 +99,8 @@ def tables(rows: list[dict]) -> str:
     members = [[names.index(name) for name in row["models"]] for row in rows]
     # The gap itself is a norm over all tokens of a text, and texts differ in length.
     truth = [row["gap_relative"] for row in rows]
-    lines = [
-        "| predictor | rank correlation | lead over distance | relative gap / predictor |"
-    ]
-    lines.append("| --- | --- | --- | --- |")
+    heads = "predictor", "rank correlation", "lead over distance", "gap / predictor"
+    lines = [f"| {' | '.join(heads)} |", "| --- | --- | --- | --- |"]
     for key, words in PREDICTORS.items():
         values = [row[key] for row in rows]
         rng = np.random.default_rng(0)

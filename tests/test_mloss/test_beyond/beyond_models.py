@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from small_transformers import pixels, tokens
 from torch import nn
 
 from mloss.merging import average
@@ -54,16 +55,6 @@ def distilbert():
 def torch_encoder(*, batch_first=True):
     layer = nn.TransformerEncoderLayer(16, 4, 24, batch_first=batch_first)
     return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-
-
-def pixels():
-    return {"pixel_values": torch.randn(3, 3, 8, 8, dtype=torch.float64)}
-
-
-def tokens(lengths=(5, 3, 2)):
-    ids = torch.randint(0, 40, (len(lengths), max(lengths)))
-    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    return {"input_ids": ids * mask, "attention_mask": mask.long()}
 
 
 ARCHITECTURES = [
