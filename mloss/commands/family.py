@@ -105,9 +105,11 @@ class Samples:
             print(f"{PROGRAM} {command}: skipped {line}", file=sys.stderr)
 
     def _cast(self, found: Iterable[dict[str, Tensor]]) -> Iterator[Batch]:
-        for batch in found:
-            yield dict(placed(batch, dtype=self.dtype))
-        self.skipped.update(dict.fromkeys(self.calibration.skipped))
+        try:
+            for batch in found:
+                yield dict(placed(batch, dtype=self.dtype))
+        finally:  # who has seen enough does not come back
+            self.skipped.update(dict.fromkeys(self.calibration.skipped))
 
 
 def _placed(given: Runnable, options: argparse.Namespace) -> Runnable:
