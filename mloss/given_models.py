@@ -1,7 +1,7 @@
 """A base and its sources, however they are given, as states of one architecture."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias, cast
@@ -122,18 +122,32 @@ def in_one_model(
     return given.model, start, states
 
 
-def by_stored_names(
-    state: State, base: Checkpoint, model: nn.Module
-) -> dict[str, Tensor]:
+def by_stored_names(state: State, base: Checkpoint, model: nn.Module) -> State:
     """A state of the model under the base's names on disk, to be saved by.
 
-    What the base stores and the model makes for itself is taken from the base.
+    What the base stores and the model makes for itself is taken from the base. Entries
+    are looked up in the state when they are asked for.
     """
-    names = names_in_model(base, model)
-    return {
-        stored: state[name] if name in state else base[stored]
-        for stored, name in names.items()
-    }
+    return Renamed(state, names_in_model(base, model), otherwise=base)
+
+
+class Renamed(Mapping[str, Tensor]):
+    """A state under other names; what it has not is looked up elsewhere."""
+
+    def __init__(
+        self, state: State, names: Mapping[str, str], *, otherwise: State
+    ) -> None:
+        self._state, self._names, self._otherwise = state, names, otherwise
+
+    def __getitem__(self, key: str) -> Tensor:
+        name = self._names[key]
+        return self._state[name] if name in self._state else self._otherwise[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def either_tower(model: nn.Module) -> nn.Module:

@@ -1,7 +1,6 @@
 """`mloss merge`: one checkpoint from many, in the layout that transformers loads."""
 
 import argparse
-import inspect
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from mloss.commands.options import (
 )
 from mloss.commands.provenance import provenance
 from mloss.gap import Gap, gap
-from mloss.merging import DATA_METHODS, METHODS, Merged, merge
+from mloss.merging import METHODS, Merged, merge
 from mloss.report.numbers import percent, with_error
 from mloss.report.record import without_infinities
 
@@ -37,7 +36,7 @@ def add_to(commands: Any) -> None:
         help="merge the models and write a checkpoint",
         description="Merge fine-tuned models and write a directory that transformers "
         "loads. With --data the distance of the merge from the sources' ensemble is "
-        f"measured too; {', '.join(sorted(DATA_METHODS))} cannot do without it.",
+        "measured too; some methods cannot do without it.",
         epilog=f"example: {PROGRAM} merge base tuned-1 tuned-2 --method m_ties "
         "--data texts.jsonl --out merged",
     )
@@ -65,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
     check_folder(options.out)
     check_free(options.out, overwrite=options.force)
     _check_no_input(options)
-    if options.method in DATA_METHODS and not options.data:
+    if METHODS[options.method].needs and not options.data:
         raise ValueError(f"--data must be given: {options.method} looks at samples")
     family = Family.of(options)
     samples = family.samples(options) if options.data else None
@@ -107,7 +106,7 @@ def _merged(
     family: Family, samples: Samples | None, method: str, chosen: dict[str, Any]
 ) -> Merged:
     data = None
-    if samples is not None and method in DATA_METHODS:
+    if samples is not None and METHODS[method].needs:
         # Merging is exact in the stored precision, whatever the gap is measured in.
         data = replace(samples, dtype=None).batches("merging")
     return merge(family.base, family.sources, method=method, data=data, **chosen)
@@ -156,7 +155,7 @@ def _add_method_options(parser: argparse.ArgumentParser) -> None:
 
 def _chosen(options: argparse.Namespace) -> dict[str, Any]:
     """The method's options that were given. Raises ValueError for those it has not."""
-    known = inspect.signature(METHODS[options.method]).parameters
+    known = METHODS[options.method].options
     given = {name: getattr(options, name) for name in _OPTIONS}
     chosen = {name: value for name, value in given.items() if value is not None}
     if unknown := sorted(set(chosen) - set(known)):
@@ -167,7 +166,7 @@ def _chosen(options: argparse.Namespace) -> dict[str, Any]:
         )
     if options.weights is not None:
         chosen["weights"] = options.weights
-    if "generator" in known:
+    if METHODS[options.method].draws:
         chosen["generator"] = torch.Generator().manual_seed(options.seed)
     return chosen
 
@@ -178,9 +177,8 @@ def _record(
     merged: Merged,
     distance: Gap | None,
 ) -> dict[str, Any]:
-    known = inspect.signature(METHODS[merged.method]).parameters
-    defaults = {name: known[name].default for name in _OPTIONS if name in known}
-    named = {k: v for k, v in merged.options.items() if k in _OPTIONS}
+    defaults = METHODS[merged.method].options
+    named = {k: v for k, v in merged.options.items() if k in defaults}
     return {
         "out": str(options.out),
         "method": merged.method,

@@ -10,7 +10,7 @@ from torch.linalg import vector_norm
 from mloss.batches import Batch, Data, batches
 from mloss.curvature.subsets import Candidate
 from mloss.inference import architecture, check_fits, evaluating
-from mloss.merging.average import average
+from mloss.merging.methods.average import average
 from mloss.outputs import check_finite, flat_output
 from mloss.running_mean import RunningMean
 from mloss.states import State, matched

@@ -11,7 +11,7 @@ from mloss.batches import Batch
 from mloss.curvature.scatter import scatter
 from mloss.curvature.second_derivative import Method, second_derivative
 from mloss.inference import architecture, check_fits
-from mloss.merging.average import average
+from mloss.merging.methods.average import average
 from mloss.outputs import check_finite, flat_output
 from mloss.states import State, listed, matched
 from mloss.weights import Weights, merging_weights, weighted_sum

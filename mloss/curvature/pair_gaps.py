@@ -16,7 +16,7 @@ from mloss.batches import Batch
 from mloss.curvature.second_derivative import second_derivative
 from mloss.curvature.stored_arrays import Array, StoredArrays, digest
 from mloss.inference import evaluating
-from mloss.merging.average import average
+from mloss.merging.methods.average import average
 from mloss.outputs import check_finite, flat_output
 from mloss.states import State, mergeable
 

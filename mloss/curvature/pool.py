@@ -23,7 +23,7 @@ from mloss.curvature.forward_check import check_forward_mode
 from mloss.curvature.pair_gaps import PairGaps, PairMethod, Progress
 from mloss.curvature.stored_arrays import Array, StoredArrays, digest
 from mloss.inference import architecture, check_fits, evaluating
-from mloss.merging.average import average
+from mloss.merging.methods.average import average
 from mloss.states import State, listed, matched
 from mloss.weights import Weights, merging_weights
 

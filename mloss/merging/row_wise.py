@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from mloss.merging.elect import Combine, combine_elected
 from mloss.merging.keep_rates import check_rates, keep_rates
+from mloss.merging.methods.ties import ties
 from mloss.merging.task_vectors import moved, task_vectors
-from mloss.merging.ties import ties
 from mloss.merging.trim import trim_rows
 from mloss.states import State, matched
 from mloss.weights import Weights, merging_weights

@@ -7,9 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mloss.states import State, mergeable
+from mloss.merging.entries import Entrywise
+from mloss.states import State
 
-Combination = Callable[[Float[Tensor, "q *shape"]], Float[Tensor, "*shape"]]
+# The key of an entry and its task vectors in; its step out.
+Combination = Callable[[str, Float[Tensor, "q *shape"]], Float[Tensor, "*shape"]]
 
 
 def task_vectors(
@@ -27,16 +29,15 @@ def moved(base: Tensor, step: Tensor) -> Tensor:
 
 def moved_by_entry(
     base: State, sources: Sequence[State], *, combine: Combination, scale: float = 1.0
-) -> dict[str, Tensor]:
-    """Each entry of base moved by scale * combine(task vectors); integers copied.
+) -> State:
+    """A lazy state: each entry of base moved by scale * combine(key, task vectors).
 
     Raises ValueError for a scale that is not finite.
     """
     if not math.isfinite(scale):
         raise ValueError(f"scale must be finite, got {scale}")
-    return {
-        key: moved(value, scale * combine(task_vectors(base, sources, key)))
-        if mergeable(value)
-        else value.clone()
-        for key, value in base.items()
-    }
+
+    def merged(key: str) -> Tensor:
+        return moved(base[key], scale * combine(key, task_vectors(base, sources, key)))
+
+    return Entrywise(base, merged)

@@ -4,16 +4,19 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from mloss.states import State, matched, mergeable
+from mloss.merging.entries import Entrywise
+from mloss.merging.registry import merging_method
+from mloss.states import State, matched
 from mloss.weights import Weights, merging_weights, weighted_sum
 
 
+@merging_method(source="Wortsman et al. 2022, Model soups (arXiv 2203.05482)")
 def average(
     base: nn.Module | State,
     sources: Iterable[nn.Module | State],
     *,
     weights: Weights = None,
-) -> dict[str, Tensor]:
+) -> State:
     """sum_i w_i theta_i, entry by entry in float64 (paper section 2.1).
 
     The base only says what the sources must look like. Raises ValueError as
@@ -21,9 +24,9 @@ def average(
     """
     start, states = matched(base, sources)
     w = merging_weights(weights, q=len(states))
-    return {
-        key: weighted_sum(w, (s[key].double() for s in states)).to(value.dtype)
-        if mergeable(value)
-        else value.clone()
-        for key, value in start.items()
-    }
+
+    def merged(key: str) -> Tensor:
+        terms = (state[key].double() for state in states)
+        return weighted_sum(w, terms).to(start[key].dtype)
+
+    return Entrywise(start, merged)

@@ -11,6 +11,7 @@ from mloss.batches import Data, batches, real_tokens
 from mloss.definitions import node_mloss
 from mloss.inference import check_fits, evaluating, forward
 from mloss.merging.elect import Combine
+from mloss.merging.registry import merging_method
 from mloss.merging.row_wise import row_wise_ties
 from mloss.pre_activations import multipliers, node_parameters, pre_activations
 from mloss.recording import recorded_inputs
@@ -20,6 +21,7 @@ from mloss.states import State, matched
 from mloss.weights import Weights, merging_weights
 
 
+@merging_method(source="Wang et al. 2026, M-Loss, Algorithm 1", needs=("model", "data"))
 def m_ties(
     base: nn.Module | State,
     sources: Iterable[nn.Module | State],
@@ -30,7 +32,7 @@ def m_ties(
     density: float = 0.2,
     spread: float = 0.1,
     combine: Combine = "weighted_sum",
-) -> dict[str, Tensor]:
+) -> State:
     """Merge by Algorithm 1: keep more of the nodes whose M-Loss is low.
 
     `model` is the architecture, `data` batches of unlabelled inputs. At every site in

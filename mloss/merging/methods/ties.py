@@ -8,12 +8,14 @@ from torch import Tensor, nn
 
 from mloss.merging.elect import Combine, combine_elected
 from mloss.merging.keep_rates import check_rates
+from mloss.merging.registry import merging_method
 from mloss.merging.task_vectors import moved_by_entry
 from mloss.merging.trim import trim
 from mloss.states import State, matched
 from mloss.weights import Weights, merging_weights
 
 
+@merging_method(source="Yadav et al. 2023 (arXiv 2306.01708)")
 def ties(
     base: nn.Module | State,
     sources: Iterable[nn.Module | State],
@@ -22,7 +24,7 @@ def ties(
     density: float = 0.2,
     scale: float = 1.0,
     combine: Combine = "disjoint_mean",
-) -> dict[str, Tensor]:
+) -> State:
     """Theta + scale * step, the step by TIES with one budget for each tensor.
 
     Each task vector keeps the `density` fraction of its entries largest in size
@@ -35,7 +37,7 @@ def ties(
     start, states = matched(base, sources)
     w = merging_weights(weights, q=len(states))
 
-    def step(vectors: Float[Tensor, "q *shape"]) -> Float[Tensor, "*shape"]:
+    def step(_: str, vectors: Float[Tensor, "q *shape"]) -> Float[Tensor, "*shape"]:
         trimmed = torch.stack([trim(vector, density=density) for vector in vectors])
         return combine_elected(trimmed, w, combine=combine)
 

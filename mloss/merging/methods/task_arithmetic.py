@@ -1,22 +1,24 @@
 """Task arithmetic: add scaled task vectors to the base (Ilharco et al. 2022)."""
 
 from collections.abc import Iterable
-from functools import partial
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from mloss.merging.registry import merging_method
 from mloss.merging.task_vectors import moved_by_entry
 from mloss.states import State, matched
 from mloss.weights import Weights, merging_weights, weighted_sum
 
 
+@merging_method(source="Ilharco et al. 2023 (arXiv 2212.04089)")
 def task_arithmetic(
     base: nn.Module | State,
     sources: Iterable[nn.Module | State],
     *,
     weights: Weights = None,
     scale: float = 1.0,
-) -> dict[str, Tensor]:
+) -> State:
     """Theta + scale * sum_i w_i (theta_i - theta), with lambda = scale (section 2.1).
 
     At scale 1 it is the average of the sources, at scale 0 the base. Raises
@@ -24,5 +26,8 @@ def task_arithmetic(
     """
     start, states = matched(base, sources)
     w = merging_weights(weights, q=len(states))
-    step = partial(weighted_sum, w)
+
+    def step(_: str, vectors: Float[Tensor, "q *shape"]) -> Float[Tensor, "*shape"]:
+        return weighted_sum(w, vectors)
+
     return moved_by_entry(start, states, combine=step, scale=scale)
