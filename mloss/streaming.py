@@ -37,19 +37,23 @@ def streamed(
     """
     state = placed(state, device=device, dtype=dtype)
     with ExitStack() as stack:
-        for name, module in model.named_modules():
+        for name, module in holders(model).items():
             swap = _Swap(_tensors(module, name), state, device)
-            if swap.slots:
-                stack.callback(swap.restore)
-                before = module.register_forward_pre_hook(swap.load)
-                after = module.register_forward_hook(swap.restore)
-                stack.callback(before.remove)
-                stack.callback(after.remove)
+            stack.callback(swap.restore)
+            before = module.register_forward_pre_hook(swap.load)
+            after = module.register_forward_hook(swap.leave)
+            stack.callback(before.remove)
+            stack.callback(after.remove)
         if device is not None or dtype is not None:
             move = partial(_moved_arguments, device, dtype)
             moved = model.register_forward_pre_hook(move, with_kwargs=True)
             stack.callback(moved.remove)
         yield model
+
+
+def holders(model: nn.Module) -> dict[str, nn.Module]:
+    """Submodules that hold tensors of their own, by name; the model itself is ""."""
+    return {name: m for name, m in model.named_modules() if _tensors(m, name)}
 
 
 def placed(
@@ -158,15 +162,22 @@ def _tensors(module: nn.Module, name: str) -> list[_Slot]:
 
 
 class _Swap:
-    """Some tensors of a module, exchanged for those of a state while it runs."""
+    """Some tensors of a module, exchanged for those of a state while it runs.
+
+    Several runs of the module may be under way at a time (`mloss.lockstep`).
+    """
 
     def __init__(
         self, slots: list[_Slot], state: State, device: torch.device | None
     ) -> None:
         self.slots, self._state, self._device = slots, state, device
         self._own: list[Tensor] = []
+        self._running = 0
 
     def load(self, *_: object) -> None:
+        self._running += 1
+        if self._running > 1:
+            return
         self._own = [slot.holder[slot.key] for slot in self.slots]
         for slot, own in zip(self.slots, self._own, strict=True):
             value = (
@@ -175,6 +186,11 @@ class _Swap:
             slot.holder[slot.key] = (
                 nn.Parameter(value, requires_grad=False) if slot.is_parameter else value
             )
+
+    def leave(self, *_: object) -> None:
+        self._running -= 1
+        if self._running == 0:
+            self.restore()
 
     def restore(self, *_: object) -> None:
         for slot, own in zip(self.slots, self._own, strict=False):
