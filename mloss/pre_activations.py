@@ -56,6 +56,10 @@ class Reading:
     h: Float[Tensor, "sample token node"]
     up: Float[Tensor, "sample token node"] | None
 
+    def at(self, *index: slice) -> "Reading":
+        """What is made of some samples, or of some samples and tokens."""
+        return Reading(self.h[index], None if self.up is None else self.up[index])
+
 
 @dataclass(frozen=True)
 class SiteLayers:
@@ -71,6 +75,11 @@ class SiteLayers:
         own = {name: dict(own_state(model, name, state)) for name in site.modules}
         return cls(model, site, own)
 
+    @property
+    def layer(self) -> nn.Module:
+        """The site's linear layer or convolution."""
+        return self.model.get_submodule(self.site.layer)
+
     def __call__(self, x: Tensor) -> Reading:
         """Apply them to inputs [sample, ...], in the precision of the parameters.
 
@@ -82,7 +91,7 @@ class SiteLayers:
         if site.norm is not None:
             h = self._applied(site.norm, h)
         up = None if site.up is None else self._applied(site.up, x)
-        layer = self.model.get_submodule(site.layer)
+        layer = self.layer
         return Reading(by_token(layer, h), None if up is None else by_token(layer, up))
 
     def _applied(self, name: str, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""TIES with a budget for each node of chosen layers, as Algorithm 1 trims."""
+"""Merging with a budget for each node of chosen layers, as Algorithm 1 does."""
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mloss.merging.elect import Combine, combine_elected
 from mloss.merging.keep_rates import check_rates, keep_rates
-from mloss.merging.methods.ties import ties
+from mloss.merging.registry import METHODS
 from mloss.merging.task_vectors import moved, task_vectors
 from mloss.merging.trim import trim_rows
 from mloss.states import State, matched
@@ -16,6 +16,78 @@ from mloss.weights import Weights, merging_weights
 
 # The running merge and a layer's name in; one score for each node of it out.
 Scores = Callable[[State, str], Float[Tensor, " node"]]
+# A layer, its task vectors row by row and the rows' keep rates in; their step out.
+RowStep = Callable[
+    [str, Float[Tensor, "q node entry"], Float[Tensor, " node"]],
+    Float[Tensor, "node entry"],
+]
+
+
+class NodeWise(Mapping[str, Tensor]):
+    """A merge of which some layers are merged node by node, once their rates are known.
+
+    `layers` names them, with the keys of their parameters, first axis the node: a
+    node's rows of all of them are pruned together. `rates` may be filled in as the
+    merge goes on; a layer that is not in it yet is the base's. Everything else is
+    looked up in `rest`. Entries are computed as they are looked up; of the last layer
+    they are all kept.
+    """
+
+    def __init__(
+        self,
+        base: State,
+        sources: Sequence[State],
+        *,
+        rest: State,
+        layers: Mapping[str, Sequence[str]],
+        rates: Mapping[str, Float[Tensor, " node"]],
+        step: RowStep,
+        scale: float = 1.0,
+    ) -> None:
+        self._base, self._sources, self._rest = base, sources, rest
+        self.layers, self.rates = layers, rates
+        self._step, self._scale = step, scale
+        self._layer_of = {key: name for name, keys in layers.items() for key in keys}
+        self._last: tuple[str, dict[str, Tensor]] = ("", {})
+
+    def __getitem__(self, key: str) -> Tensor:
+        layer = self._layer_of.get(key)
+        if layer is None:
+            return self._rest[key]
+        if layer not in self.rates:
+            return self._base[key]
+        if self._last[0] != layer:
+            self._last = layer, self._merged(layer)
+        return self._last[1][key]
+
+    def _merged(self, layer: str) -> dict[str, Tensor]:
+        keys = self.layers[layer]
+        vectors = [task_vectors(self._base, self._sources, key) for key in keys]
+        step = self._step(layer, _node_rows(vectors), self.rates[layer])
+        parts = torch.split(step, [v[0, 0].numel() for v in vectors], dim=-1)
+        start = {key: self._base[key] for key in keys}
+        return {
+            key: moved(start[key], self._scale * part.reshape(start[key].shape))
+            for key, part in zip(keys, parts, strict=True)
+        }
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._base)
+
+    def __len__(self) -> int:
+        return len(self._base)
+
+
+def trimmed_step(weights: Float[Tensor, " q"], *, combine: Combine) -> RowStep:
+    """Trim each row to its rate, elect signs and combine: the row-wise step of TIES."""
+
+    def step(
+        _: str, rows: Float[Tensor, "q node entry"], rates: Float[Tensor, " node"]
+    ) -> Float[Tensor, "node entry"]:
+        trimmed = torch.stack([trim_rows(each, rates) for each in rows])
+        return combine_elected(trimmed, weights, combine=combine)
+
+    return step
 
 
 def row_wise_ties(
@@ -33,12 +105,12 @@ def row_wise_ties(
 
     `layers` names, in forward order, the layers that are trimmed node by node, each
     with the keys of its parameters (first axis: the node). Everything else is merged
-    first by `ties` with one budget for each tensor. Then, layer by layer,
-    `scores(running merge, layer)` ranks the nodes; `keep_rates` turns ranks into the
-    fraction of its parameters, weight row and bias together, that each node keeps; a
-    sign is elected and the sources combined. With "weighted_sum" the step is line
-    22's sum_i w_i ElectPruned(T_i). M-TIES scores by M-Loss (`m_ties`); random or
-    reversed scores are its controls.
+    by `ties` with one budget for each tensor. Layer by layer, `scores(running merge,
+    layer)` ranks the nodes; `keep_rates` turns ranks into the fraction of its
+    parameters, weight row and bias together, that each node keeps; a sign is elected
+    and the sources combined. With "weighted_sum" the step is line 22's
+    sum_i w_i ElectPruned(T_i). M-TIES scores by M-Loss (`m_ties`); random or reversed
+    scores are its controls.
 
     Raises ValueError as `ties` and `keep_rates` do, and where a parameter of these
     layers is tied to another: one tensor would get two merged values.
@@ -46,36 +118,38 @@ def row_wise_ties(
     check_rates(density, spread=spread)
     start, states = matched(base, sources)
     w = merging_weights(weights, q=len(states))
-    by_node = {key for keys in layers.values() for key in keys}
-    _check_untied(start, by_node)
-    rest, *others = [_without(state, by_node) for state in (start, *states)]
-    merged = dict(start)
-    merged |= ties(rest, others, weights=w, density=density, combine=combine)
-    for layer, keys in layers.items():
-        rates = keep_rates(scores(merged, layer), density=density, spread=spread)
-        vectors = [task_vectors(start, states, key) for key in keys]
-        trimmed = torch.stack([trim_rows(r, rates) for r in _node_rows(vectors)])
-        step = combine_elected(trimmed, w, combine=combine)
-        parts = torch.split(step, [v[0, 0].numel() for v in vectors], dim=-1)
-        for key, part in zip(keys, parts, strict=True):
-            merged[key] = moved(start[key], part.reshape(start[key].shape))
-    return merged
+    check_untied(start, {key for keys in layers.values() for key in keys})
+    rates: dict[str, Tensor] = {}
+    merged = NodeWise(
+        start,
+        states,
+        rest=METHODS["ties"].lazily(
+            start, states, weights=w, density=density, combine=combine
+        ),
+        layers=layers,
+        rates=rates,
+        step=trimmed_step(w, combine=combine),
+    )
+    for layer in layers:
+        rates[layer] = keep_rates(scores(merged, layer), density=density, spread=spread)
+    return dict(merged)
 
 
-def _check_untied(state: State, by_node: Container[str]) -> None:
-    """Raise ValueError where a key of `by_node` shares its tensor with another key."""
+def check_untied(state: State, keys: Container[str]) -> None:
+    """Raise ValueError where one of these keys shares its tensor with another key.
+
+    Only a dict holds tensors that can be shared; what is read from disk is read anew.
+    """
+    if not isinstance(state, dict):
+        return
     first_at: dict[tuple[int, torch.Size], str] = {}
     for key, value in state.items():
         first = first_at.setdefault((value.data_ptr(), value.shape), key)
-        if first != key and (first in by_node or key in by_node):
+        if first != key and (first in keys or key in keys):
             raise ValueError(
                 f"{first!r} and {key!r} are tied to one tensor: "
                 "it cannot be merged node by node"
             )
-
-
-def _without(state: State, keys: Container[str]) -> dict[str, Tensor]:
-    return {key: value for key, value in state.items() if key not in keys}
 
 
 def _node_rows(vectors: Sequence[Tensor]) -> Float[Tensor, "q node entry"]:

@@ -1,24 +1,38 @@
 """M-TIES: TIES with keep rates ranked by node M-Loss (paper Algorithm 1)."""
 
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, Literal
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from mloss.batches import Data, batches, real_tokens
-from mloss.definitions import node_mloss
-from mloss.inference import check_fits, evaluating, forward
+from mloss.batches import Data
 from mloss.merging.elect import Combine
-from mloss.merging.registry import merging_method
-from mloss.merging.row_wise import row_wise_ties
-from mloss.pre_activations import multipliers, node_parameters, pre_activations
-from mloss.recording import recorded_inputs
-from mloss.running_mean import RunningMean, token_means
-from mloss.sites import find_sites
+from mloss.merging.guided import Reading, guided
+from mloss.merging.keep_rates import Ranks
+from mloss.merging.node_scores import Mean
+from mloss.merging.registry import METHODS, merging_method
+from mloss.merging.row_wise import trimmed_step
 from mloss.states import State, matched
 from mloss.weights import Weights, merging_weights
+
+# What the paper's text says, and what its authors' program does.
+READINGS: Mapping[str, Reading] = MappingProxyType(
+    {
+        "paper": Reading(),
+        "reference": Reading(
+            mean="square",
+            ranks="position",
+            bias=False,
+            inputs="base",
+            activation="gelu_tanh",
+        ),
+    }
+)
+_COMBINES: Mapping[str, Combine] = MappingProxyType(
+    {"paper": "weighted_sum", "reference": "disjoint_mean"}
+)
 
 
 @merging_method(source="Wang et al. 2026, M-Loss, Algorithm 1", needs=("model", "data"))
@@ -31,57 +45,67 @@ def m_ties(
     weights: Weights = None,
     density: float = 0.2,
     spread: float = 0.1,
-    combine: Combine = "weighted_sum",
+    scale: float = 1.0,
+    preset: Literal["paper", "reference"] = "paper",
+    combine: Combine | None = None,
+    mean: Mean | None = None,
+    ranks: Ranks | None = None,
+    bias: bool | None = None,
+    inputs: Literal["merge", "base"] | None = None,
+    activation: str | None = None,
+    layers: str = "all",
+    tokens: int | None = None,
 ) -> State:
     """Merge by Algorithm 1: keep more of the nodes whose M-Loss is low.
 
-    `model` is the architecture, `data` batches of unlabelled inputs. At every site in
-    forward order the node M-Loss (Eq. 4) is averaged over samples and tokens, with
+    `model` is the architecture, `data` batches of unlabelled inputs. Site after site,
+    in forward order, the node M-Loss (Eq. 4) is averaged over tokens and samples, with
     the sources' own layer on one shared input: that of the running merge, which is
     what synchronising the merged layers to the sources (lines 24 to 27) comes to.
-    Nodes keep between density - spread and density of their parameters by rank; see
-    `row_wise_ties` for the rest. Needs one forward pass of the data for each site.
+    Nodes keep between density - spread and density of their parameters, row and bias
+    together, by rank; signs are elected and the step is scale * sum_i w_i
+    ElectPruned(T_i). Everything else is merged by `ties` with one budget for each
+    tensor.
 
-    Raises ValueError as `row_wise_ties` and `find_sites` do, and for data that are
-    empty or models that do not fit the architecture.
+    Where the authors' program differs from their text, `preset` "reference" does as it
+    does; each difference has an option too (`mloss.merging.guided.Reading`, and
+    `combine`, there the "disjoint_mean"), None being what the preset says. The
+    program's images are not normalised, and new for each layer: that is for `data`.
+    Few-Layer M-TIES (section 6.6) is `layers` "few", "auto" or positions. With
+    `tokens`, each sample shows so many random tokens at each site: faster, with ranks
+    that are a little less certain.
+
+    Raises ValueError for rates outside 0 <= spread <= density <= 1, another word for an
+    option, data that are empty, a network without sites, and models or weights that do
+    not fit.
     """
+    if preset not in READINGS:
+        raise ValueError(f"preset must be 'paper' or 'reference', got {preset!r}")
+    given = {
+        "mean": mean,
+        "ranks": ranks,
+        "bias": bias,
+        "inputs": inputs,
+        "activation": activation,
+        "tokens": tokens,
+    }
+    chosen: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     start, states = matched(base, sources)
-    check_fits(model, start)
     w = merging_weights(weights, q=len(states))
-    inputs = list(batches(data))
-    sites = {site.layer: site for site in find_sites(model, inputs[0])}
-
-    def mean_mloss(merged: State, layer: str) -> Float[Tensor, " node"]:
-        site, mean = sites[layer], RunningMean()
-        for batch in inputs:
-            with recorded_inputs(model, [layer]) as seen:
-                forward(model, merged, batch)
-            at = partial(pre_activations, model, site, inputs=seen[layer])
-            up = partial(multipliers, model, site, inputs=seen[layer])
-            loss = node_mloss(
-                torch.stack([at(state) for state in states]),
-                site.activation,
-                weights=w,
-                up=_stacked(map(up, states)),
-            )
-            mean.add(token_means(loss, real_tokens(batch)))
-        return mean.mean
-
-    with evaluating(model):
-        return row_wise_ties(
-            start,
-            states,
-            layers={
-                layer: node_parameters(model, site) for layer, site in sites.items()
-            },
-            scores=mean_mloss,
-            weights=w,
-            density=density,
-            spread=spread,
-            combine=combine,
-        )
-
-
-def _stacked(values: Iterable[Tensor | None]) -> Tensor | None:
-    present = [value for value in values if value is not None]
-    return torch.stack(present) if present else None
+    how = combine or _COMBINES[preset]
+    rest = METHODS["ties"].lazily(
+        start, states, weights=w, density=density, scale=scale, combine=how
+    )
+    return guided(
+        start,
+        states,
+        model=model,
+        data=data,
+        weights=w,
+        density=density,
+        spread=spread,
+        rest=rest,
+        step=trimmed_step(w, combine=how),
+        reading=replace(READINGS[preset], layers=layers, **chosen),
+        scale=scale,
+    )
