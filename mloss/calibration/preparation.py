@@ -12,10 +12,12 @@ Prepare: TypeAlias = Callable[[Sequence[Any]], dict[str, Tensor]]
 _LONGEST = 512
 
 
-def image_preparation(directory: Path) -> Prepare:
+def image_preparation(directory: Path, *, plain: bool = False) -> Prepare:
     """Apply the image processor that a checkpoint directory holds.
 
-    Raises ValueError where it holds none.
+    `plain` images are only resized to the processor's height and width and scaled to
+    [0, 1], neither cropped nor normalised: what the authors of M-Loss measure on.
+    Raises ValueError where there is no processor.
     """
     from transformers import AutoImageProcessor
 
@@ -25,10 +27,20 @@ def image_preparation(directory: Path) -> Prepare:
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(_missing(directory, "preprocessor_config.json")) from error
 
+    changes = _without_crop_and_scale(processor) if plain else {}
+
     def prepare(images: Sequence[Any]) -> dict[str, Tensor]:
-        return dict(processor(images=list(images), return_tensors="pt"))
+        return dict(processor(images=list(images), return_tensors="pt", **changes))
 
     return prepare
+
+
+def _without_crop_and_scale(processor: Any) -> dict[str, Any]:
+    """What makes a processor give the whole image, in [0, 1]."""
+    final = getattr(processor, "crop_size", None) or processor.size
+    side = final.get("shortest_edge")
+    size = {"height": final.get("height", side), "width": final.get("width", side)}
+    return {"do_center_crop": False, "do_normalize": False, "size": size}
 
 
 def text_preparation(directory: Path) -> Prepare:

@@ -68,12 +68,17 @@ class Calibration:
 
 
 def open_calibration(
-    paths: Path | Sequence[Path], *, checkpoint: Path, seed: int = 0
+    paths: Path | Sequence[Path],
+    *,
+    checkpoint: Path,
+    seed: int = 0,
+    plain_images: bool = False,
 ) -> Calibration:
     """Samples of image folders, .npz image arrays, .txt and .jsonl(.gz) texts.
 
     Several paths are drawn from in equal parts, in an order that `seed` decides.
-    `checkpoint` is the directory whose image processor or tokenizer prepares them.
+    `checkpoint` is the directory whose image processor or tokenizer prepares them;
+    `plain_images` are neither cropped nor normalised.
     Raises ValueError for a path that is not there or of another kind, for images and
     texts together, and for a checkpoint without the processor.
     """
@@ -86,8 +91,11 @@ def open_calibration(
     (modality,) = modalities
     rng = np.random.default_rng(seed)
     items = _interleaved([_shuffled(_read(path), rng) for path in each])
-    preparation = text_preparation if modality == "text" else image_preparation
-    return Calibration(modality, items, preparation(checkpoint))
+    if modality == "text":
+        return Calibration(modality, items, text_preparation(checkpoint))
+    return Calibration(
+        modality, items, image_preparation(checkpoint, plain=plain_images)
+    )
 
 
 def _modality(path: Path) -> str:

@@ -57,6 +57,16 @@ def test_images_come_as_the_processor_makes_them(tmp_path, clip):
         assert any(torch.equal(image, other) for other in known)
 
 
+def test_plain_images_are_resized_whole_and_in_the_unit_interval(tmp_path, clip):
+    folder = photographs(tmp_path / "images", 1)
+    calibration = open_calibration(folder, checkpoint=clip, plain_images=True)
+    (batch,) = calibration.batches(1)
+    with Image.open(folder / "0.png") as image:
+        whole = np.asarray(image.resize((8, 8), Image.Resampling.BICUBIC)) / 255
+    expected = torch.from_numpy(whole).permute(2, 0, 1)[None].float()
+    torch.testing.assert_close(batch["pixel_values"], expected, rtol=0, atol=1e-6)
+
+
 def test_the_seed_decides_the_order(tmp_path, clip):
     folder = photographs(tmp_path / "images", 6)
 
