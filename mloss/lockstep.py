@@ -25,6 +25,7 @@ def in_lockstep(
     inputs: Sequence[Batch],
     *,
     before: Mapping[str, Gate] | None = None,
+    to_the_end: bool = True,
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> list[object]:
@@ -36,7 +37,8 @@ def in_lockstep(
     to be may be decided when everything before it has run: the gate in `before` is
     shown what is about to enter its submodule, and only then are the parameters looked
     up. Device and precision are those of `mloss.streaming.streamed`. Returns the
-    model's outputs, one for each batch.
+    model's outputs, one for each batch, or none where the batches need not go
+    `to_the_end` and have come through every gate.
 
     Raises KeyError for a gate at a submodule the model does not have, and what the
     model or a gate raises; the model is as it was then too.
@@ -55,7 +57,7 @@ def in_lockstep(
         # After the stops, so that parameters are looked up when all have come.
         stack.enter_context(streamed(model, held, device=device, dtype=dtype))
         runs = stack.enter_context(_runs(model, len(inputs)))
-        return _conducted(runs, inputs, gates, held)
+        return _conducted(runs, inputs, gates, held, to_the_end=to_the_end)
 
 
 @dataclass(frozen=True)
@@ -92,14 +94,20 @@ def _conducted(
     inputs: Sequence[Batch],
     gates: Mapping[str, Gate],
     held: "_Held",
+    *,
+    to_the_end: bool,
 ) -> list[object]:
     """Outputs of all runs, which go on from stop to stop together."""
+    ahead = set(gates)
     at = {index: run.switch(inputs[index]) for index, run in enumerate(runs)}
     while waiting := {i: stop for i, stop in at.items() if isinstance(stop, _Stop)}:
         name = next(iter(waiting.values())).name
         here = {i: stop.entering for i, stop in waiting.items() if stop.name == name}
         if name in gates:
             gates[name](here)
+            ahead.discard(name)
+            if not (ahead or to_the_end):
+                return []
         held.clear()
         for index in here:
             at[index] = runs[index].switch()

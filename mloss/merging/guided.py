@@ -164,4 +164,4 @@ class _Scoring:
             then(site.layer, scores(layers, entering, masks))
 
         gates = {site.layer: partial(gate, site) for site in sites}
-        in_lockstep(self.model, carrier, self.inputs, before=gates)
+        in_lockstep(self.model, carrier, self.inputs, before=gates, to_the_end=False)

@@ -87,6 +87,23 @@ def test_a_gate_sees_all_batches_before_the_parameters_are_looked_up():
         torch.testing.assert_close(output, h @ state["2.weight"].T + 7)
 
 
+def test_runs_end_at_the_last_gate_where_nobody_wants_the_outputs():
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
+    state = Counted(model.state_dict())
+    seen = []
+    gates = {"0": lambda _: seen.append("0"), "1": lambda _: seen.append("1")}
+    with evaluating(model):
+        assert not in_lockstep(
+            model, state, [torch.ones(1, 2)] * 2, before=gates, to_the_end=False
+        )
+    assert seen == ["0", "1"]
+    assert [key for key, count in state.reads.items() if count] == [
+        "0.weight",
+        "0.bias",
+    ]
+    assert all(isinstance(p, nn.Parameter) for p in model.parameters())
+
+
 class Choosing(nn.Module):
     """Two ways through, by the sign of what comes in."""
 

@@ -112,7 +112,7 @@ def test_keep_rates_are_ranks_of_the_score_on_the_base(build, batch):
 def test_one_forward_pass_of_the_data():
     base, sources, data = family()
     calls = []
-    handle = base[4].register_forward_hook(lambda *_: calls.append(1))
+    handle = base[0].register_forward_hook(lambda *_: calls.append(1))
     m_ties(base, sources, model=base, data=data.split(4))
     handle.remove()
     # Three batches, and the one sample that shows where the sites are.
