@@ -106,7 +106,8 @@ def _conducted(
         if name in gates:
             gates[name](here)
             ahead.discard(name)
-            if not (ahead or to_the_end):
+            # Others may be on another way to the same gates.
+            if not (ahead or to_the_end) and len(here) == len(waiting):
                 return []
         held.clear()
         for index in here:

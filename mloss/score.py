@@ -1,28 +1,23 @@
 """M-Loss of every activation site of a network, with theory's prediction beside it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mloss.batches import Batch, Data, batches, part, real_tokens, size
+from mloss.batches import Data
 from mloss.data_free import predicted_without_data
 from mloss.density import density_prediction
 from mloss.given_models import Model, in_one_model
-from mloss.inference import called, evaluating
-from mloss.pre_activations import SiteLayers, by_token
+from mloss.inference import evaluating
+from mloss.pre_activations import node_parameters
 from mloss.predict import Prediction, predict
-from mloss.ranks import gathered, own_samples
-from mloss.recording import visited
-from mloss.running_mean import joined
-from mloss.sites import Site, find_sites
-from mloss.states import State
-from mloss.streaming import AveragedState, placed, streamed
-from mloss.tally import Draws, Readings, Tally
+from mloss.scoring_pass import Passing
+from mloss.tally import Tally
+from mloss.tf32 import convolutions_as_products
 from mloss.weights import Weights, merging_weights
 from mloss.weights_only import Foretold, foretell
 
@@ -42,7 +37,8 @@ class SiteScore:
     upper bound elsewhere, and `paper_prediction` the paper's printed one.
     `density_prediction` takes the base's pre-activations as they are
     (`mloss.density`), `data_free_prediction` knows the weights alone
-    (`mloss.data_free`). None where there is no formula.
+    (`mloss.data_free`). None where there is no formula. `parameters` are the state
+    keys of what belongs to the nodes, one row for each (paper Definition 3.2).
     """
 
     layer_name: str
@@ -60,6 +56,7 @@ class SiteScore:
     paper_prediction: Float[Tensor, " node"] | None
     density_prediction: Float[Tensor, " node"] | None
     data_free_prediction: Float[Tensor, " node"] | None
+    parameters: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -85,6 +82,7 @@ def score(
     eps: float = 1e-4,
     until: float | None = None,
     at_least: int = 1,
+    together: int = 128,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> Score:
@@ -102,23 +100,31 @@ def score(
     Everything after the pre-activations is float64. What comes before is computed in
     `dtype` on `device`, by default those of the base. Half precision rounds the
     pre-activations as much as models close to each other differ: its scores are rough.
-    Torch's own settings say whether float32 products may be TF32.
+    `torch.set_float32_matmul_precision` says whether float32 may be TF32.
 
-    Memory grows neither with the number of batches nor with that of the models, and
-    states that read from disk stay there. A site is scored when its layer runs, with
-    that layer of all models at hand and nothing else of the sources. Every batch reads
-    every parameter, so large batches of models on disk are better than small ones.
+    Batches are taken until they hold `together` samples, with `until` no more than
+    `at_least`, and go through the network in lockstep (`mloss.lockstep`): parameters
+    are read module by module, for all of them at once, and a site is scored just
+    before its layer runs, with that layer of all models at hand and nothing else of
+    the sources. Memory is that of a module in all models and of the hidden states of
+    these samples; it grows neither with the number of batches nor with the depth of
+    the models, and states that read from disk stay there.
     Processes of a `torch.distributed` group share the samples of each batch, of which
     all must get the same, and return the same score. Results are on the CPU. See
     `mloss.predict.predict` for what the prediction assumes.
 
     Raises ValueError for models, weights or data that do not fit, for a network
-    without sites, for another `inputs` and for a dtype of integers.
+    without sites, for another `inputs`, for `together` below 1 and for a dtype of
+    integers; TypeError for what is no dtype.
     """
     if inputs not in ("merge", "base"):
         raise ValueError(f"inputs must be 'merge' or 'base', got {inputs!r}")
     if until is not None and not until > 0:
         raise ValueError(f"until must be a positive relative error, got {until}")
+    if together < 1:
+        raise ValueError(f"together must be at least 1, got {together}")
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise TypeError(f"dtype must be a torch.dtype, got {dtype!r}")
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"dtype must be of floating-point numbers, got {dtype}")
     run_in, start, states = in_one_model(base, sources, model=model)
@@ -126,153 +132,38 @@ def score(
     if data is None:
         foretold = foretell(start, states, model=run_in, weights=w)
         return Score(sites=(), samples=0, foretold=foretold)
-    models = _Models.of(run_in, start, states, weights=w, device=device, dtype=dtype)
-    carrier = models.merged if inputs == "merge" else models.base
-    with evaluating(run_in):
-        tallies = _tallied(
-            models,
+    passing = Passing.of(
+        run_in,
+        start,
+        states,
+        weights=w,
+        carried_by_merge=inputs == "merge",
+        device=device,
+        dtype=dtype,
+    )
+    with evaluating(run_in), convolutions_as_products():
+        tallies = passing.tallied(
             data,
-            carrier=carrier,
             weights=w,
             eps=eps,
+            together=together,
             until=until,
             at_least=at_least,
         )
     scores = tuple(
-        _site_score(tally, predicted_without_data(tally.site, start, states, weights=w))
+        _site_score(
+            tally,
+            data_free=predicted_without_data(tally.site, start, states, weights=w),
+            parameters=tuple(node_parameters(run_in, tally.site)),
+        )
         for tally in tallies
     )
     return Score(sites=scores, samples=tallies[0].samples)
 
 
-def _tallied(
-    models: "_Models",
-    data: Data,
-    *,
-    carrier: State,
-    weights: Tensor,
-    eps: float,
-    until: float | None,
-    at_least: int,
-) -> list[Tally]:
-    """Tallies of all sites in forward order, over all samples of all processes."""
-    generator = torch.Generator().manual_seed(0)
-    tallies: list[Tally] = []
-    seen = 0
-    for batch in batches(data):
-        if not tallies:
-            sites = models.sites(part(batch, slice(1)), carrier=carrier)
-            tallies = [Tally(site, weights=weights, eps=eps) for site in sites]
-        # Of every sample, so that a process draws what one alone would.
-        drawn = torch.rand(size(batch), 2, generator=generator, dtype=torch.float64)
-        own = own_samples(size(batch))
-        if len(drawn[own]):
-            draws = Draws(*drawn[own].unbind(dim=1))
-            models.run(part(batch, own), tallies, draws=draws, carrier=carrier)
-        seen += size(batch)
-        if until is not None and seen >= at_least and _settled(tallies, until):
-            break
-    for tally in tallies:
-        tally.gather()
-    return tallies
-
-
-@dataclass(frozen=True)
-class _Models:
-    """The architecture, and the parameters of the base, the merge and the sources."""
-
-    model: nn.Module
-    base: State
-    merged: State
-    sources: Sequence[State]
-    device: torch.device | None
-    dtype: torch.dtype | None
-
-    @classmethod
-    def of(
-        cls,
-        model: nn.Module,
-        base: State,
-        sources: Sequence[State],
-        *,
-        weights: Tensor,
-        device: str | torch.device | None,
-        dtype: torch.dtype | None,
-    ) -> "_Models":
-        """Put everything on the device asked for, as it is looked up."""
-        where = None if device is None else torch.device(device)
-        start, *each = (placed(state, device=where) for state in (base, *sources))
-        averaged = AveragedState(start, each, weights=weights)
-        return cls(model, start, averaged, each, where, dtype)
-
-    def sites(self, batch: Batch, *, carrier: State) -> tuple[Site, ...]:
-        """Find the activation sites in the carrier."""
-        with streamed(self.model, carrier, device=self.device, dtype=self.dtype):
-            return find_sites(self.model, batch)
-
-    def run(
-        self,
-        batch: Batch,
-        tallies: Iterable[Tally],
-        *,
-        draws: Draws,
-        carrier: State,
-    ) -> None:
-        """Run the carrier, and at each site, when its turn comes, all the others."""
-        count = partial(self._count, tokens=real_tokens(batch), draws=draws)
-        visitors = {tally.site.layer: partial(count, tally) for tally in tallies}
-        with (
-            streamed(self.model, carrier, device=self.device, dtype=self.dtype),
-            visited(self.model, visitors),
-        ):
-            called(self.model, batch)
-
-    def _count(
-        self,
-        tally: Tally,
-        inputs: Tensor,
-        output: Tensor,
-        *,
-        tokens: Tensor | None,
-        draws: Draws,
-    ) -> None:
-        """Run the layers of a tally's site in every model and count what they show."""
-        layer = self.model.get_submodule(tally.site.layer)
-        linear = isinstance(layer, nn.Linear)
-        # Averaged parameters of a linear layer are averages of its outputs.
-        states = [self.base, *self.sources]
-        if tally.site.norm is not None:
-            states.append(self.merged)
-        base, *others = (
-            SiteLayers.of(self.model, tally.site, placed(state, dtype=self.dtype))
-            for state in states
-        )
-        sources = others[: len(self.sources)]
-        merged = others[len(self.sources) :]
-
-        def read(piece: Tensor) -> Readings:
-            x = piece if linear else piece.squeeze(1)
-            each = [source(x) for source in sources]
-            return Readings(base(x), merged[0](x) if merged else None, each)
-
-        _, positions, nodes = by_token(layer, output).shape
-        tally.add(
-            inputs.flatten(1, -2) if linear and inputs.ndim > 2 else inputs[:, None],
-            read,
-            positions=positions,
-            nodes=nodes,
-            tokens=tokens,
-            draws=draws,
-        )
-
-
-def _settled(tallies: Iterable[Tally], until: float) -> bool:
-    """Whether every layer's M-Loss is known to that relative standard error."""
-    layers = [joined(gathered(tally.means["layer"])) for tally in tallies]
-    return all(bool(m.stderr <= until * m.mean) for m in layers)
-
-
-def _site_score(tally: Tally, data_free: Tensor | None) -> SiteScore:
+def _site_score(
+    tally: Tally, *, data_free: Tensor | None, parameters: tuple[str, ...]
+) -> SiteScore:
     """Give the means, and what theory predicts from less."""
     site, means = tally.site, tally.means
     prediction = Prediction(value=None, exact=False, printed=None)
@@ -301,4 +192,5 @@ def _site_score(tally: Tally, data_free: Tensor | None) -> SiteScore:
         paper_prediction=prediction.printed,
         density_prediction=density,
         data_free_prediction=data_free,
+        parameters=parameters,
     )

@@ -1,8 +1,7 @@
 """What the samples show at one site, gathered piece by piece in memory that is flat."""
 
-import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,54 +11,24 @@ from torch.linalg import vector_norm
 
 from mloss.definitions import both_sides, relative
 from mloss.finite import all_finite
-from mloss.pre_activations import Reading
 from mloss.predict import Moments
 from mloss.ranks import gathered
+from mloss.readings import Readings
 from mloss.reservoir import Reservoir
 from mloss.running_mean import RunningMean
+from mloss.sample_tokens import summed, tiles, token_shares
+from mloss.side_by_side import Each
 from mloss.sites import Site
 from mloss.weights import weighted_sum
 
-# Pre-activations held of all models together: 64 MiB in float32. With fewer at a
-# time the matrix products that make them are slower.
-_VALUES = 2**24
-# How many of them are worked on at a time in float64: what a CPU's cache holds.
-_CACHED = 2**20
+# Pre-activations held of all models together: 32 MiB in float32. With fewer at a time
+# the matrix products that make them are slower, with more the memory is always new.
+_VALUES = 2**23
+# How many of the sources' are worked on at a time in float64, by each thread: what a
+# CPU's cache holds.
+_CACHED = 2**19
 # Samples kept for quantiles, and tokens for the density of the base.
 _KEPT = 256
-
-
-@dataclass(frozen=True)
-class Readings:
-    """What the base, the merge and the sources each make of one shared input.
-
-    `merged` is None where it is the weighted sum of the sources'.
-    """
-
-    base: Reading
-    merged: Reading | None
-    sources: Sequence[Reading]
-
-    def at(self, samples: slice, tokens: slice) -> "Readings":
-        """What they make of some samples and some of their tokens."""
-
-        def part(reading: Reading) -> Reading:
-            h, up = reading.h[samples, tokens], reading.up
-            return Reading(h, None if up is None else up[samples, tokens])
-
-        merged = None if self.merged is None else part(self.merged)
-        return Readings(part(self.base), merged, [part(each) for each in self.sources])
-
-    @property
-    def h(self) -> Float[Tensor, "q sample token node"]:
-        """The sources' pre-activations, in float64."""
-        return _wide([source.h for source in self.sources])
-
-    @property
-    def up(self) -> Float[Tensor, "q sample token node"] | None:
-        """What their activations are multiplied by in a gated pair, in float64."""
-        each = [source.up for source in self.sources if source.up is not None]
-        return _wide(each) if each else None
 
 
 @dataclass(frozen=True)
@@ -95,23 +64,25 @@ class Tally:
         nodes: int,
         tokens: Bool[Tensor, "sample position"] | None,
         draws: Draws,
+        each: Each = map,
     ) -> None:
         """Count in one batch, a piece at a time; `read` runs the models on a piece.
 
         Each part of a sample's inputs becomes as many of its `positions`: one token
-        of a linear layer one, the one image of a convolution all of them.
+        of a linear layer one, the one image of a convolution all of them. What was
+        read is worked on in tiles, by `each` as by `map`.
         """
-        shares = _shares(inputs, tokens, positions=positions)
+        shares = token_shares(inputs, tokens, positions=positions)
         chosen = _one_each(shares, draws.points)
         totals: dict[str, Tensor] = {}
         samples, parts = inputs.shape[:2]
         held = _VALUES // (nodes * (len(self.weights) + 2))
-        for rows, columns in _tiles(samples, parts, most=held * parts // positions):
+        for rows, columns in tiles(samples, parts, most=held * parts // positions):
             seen = read(inputs[rows, columns])
             if parts < positions:
                 columns = slice(positions)
             weights = shares[rows, columns], chosen[rows, columns]
-            for piece, name, value in self._sums(seen, *weights):
+            for piece, name, value in self._sums(seen, *weights, each=each):
                 if name not in totals:
                     totals[name] = value.new_zeros(samples, value.shape[1])
                 totals[name][rows][piece] += value
@@ -122,15 +93,21 @@ class Tally:
         seen: Readings,
         shares: Float[Tensor, "sample token"],
         chosen: Float[Tensor, "sample token"],
+        *,
+        each: Each,
     ) -> Iterator[tuple[slice, str, Float[Tensor, "sample entry"]]]:
         """Sums over tokens, some samples and tokens at a time."""
         samples, tokens, nodes = seen.base.h.shape
-        at_once = _CACHED if shares.device.type == "cpu" else _VALUES
-        most = at_once // (nodes * (len(self.weights) + 2))
-        for rows, columns in _tiles(samples, tokens, most=most):
-            tile = rows, columns
-            sums = self._measured(seen.at(*tile), shares[tile], chosen[tile])
-            for name, value in sums.items():
+        on_cpu = shares.device.type == "cpu"
+        most = (_CACHED if on_cpu else _VALUES) // (nodes * len(self.weights))
+
+        def sums(tile: tuple[slice, slice]) -> Mapping[str, Tensor]:
+            return self._measured(seen.at(*tile), shares[tile], chosen[tile])
+
+        pieces = list(tiles(samples, tokens, most=most))
+        found = each(sums, pieces) if on_cpu else map(sums, pieces)
+        for (rows, _), values in zip(pieces, found, strict=True):
+            for name, value in values.items():
                 yield rows, name, value
 
     def _measured(
@@ -151,7 +128,7 @@ class Tally:
             weights=self.weights,
             up=seen.up,
         )
-        loss, size = (merged - ensembled).abs(), merged.abs()
+        loss, size = (merged - ensembled).abs_(), merged.abs()
         norm, norms = (vector_norm(v, dim=-1, keepdim=True) for v in (loss, size))
         mean -= base
         h -= base
@@ -170,9 +147,9 @@ class Tally:
             "layer_normalized": relative(norm, norms, eps=self.eps),
             "base_square": base.square(),
         }
-        return {name: _summed(value, shares) for name, value in averaged.items()} | {
-            "base": _summed(base, chosen),
-            "jensen_variance": variance - _summed(mean.square(), shares),
+        return {name: summed(value, shares) for name, value in averaged.items()} | {
+            "base": summed(base, chosen),
+            "jensen_variance": variance - summed(mean.square_(), shares),
             "shift_square": squares.mean(dim=0),
             "covariance": covariance,
         }
@@ -209,50 +186,6 @@ class Tally:
             shift_square=self.means["shift_square"].mean,
             covariance=self.means["covariance"].mean.reshape(q, q),
         )
-
-
-def _tiles(samples: int, tokens: int, *, most: int) -> Iterator[tuple[slice, slice]]:
-    """Cut the plane of samples and tokens into pieces of at most so many, or one."""
-    for rows in _even(samples, most=most // tokens):
-        for columns in _even(tokens, most=most):
-            yield rows, columns
-
-
-def _even(length: int, *, most: int) -> Iterator[slice]:
-    """Cut a length into equal pieces, as far as it goes."""
-    pieces = math.ceil(length / max(1, most))
-    for piece in range(pieces):
-        yield slice(piece * length // pieces, (piece + 1) * length // pieces)
-
-
-def _wide(
-    each: Sequence[Float[Tensor, "sample token node"]],
-) -> Float[Tensor, "q sample token node"]:
-    wide = each[0].new_empty((len(each), *each[0].shape), dtype=torch.float64)
-    for place, value in zip(wide, each, strict=True):
-        place.copy_(value)
-    return wide
-
-
-def _summed(
-    values: Float[Tensor, "sample token entry"], shares: Float[Tensor, "sample token"]
-) -> Float[Tensor, "sample entry"]:
-    return (shares[:, None] @ values).squeeze(1)
-
-
-def _shares(
-    inputs: Float[Tensor, "sample part ..."], tokens: Tensor | None, *, positions: int
-) -> Float[Tensor, "sample token"]:
-    """Weight of each token in its sample's mean; padding has none.
-
-    Inputs without the padded axis, of a layer that sees a sample as a whole, have no
-    padding in them.
-    """
-    if tokens is None or inputs.shape[:2] != tokens.shape:
-        like = inputs.new_ones((), dtype=torch.float64)
-        return like.expand(len(inputs), positions) / positions
-    real = tokens.to(device=inputs.device, dtype=torch.float64)
-    return real / real.sum(dim=1, keepdim=True)
 
 
 def _one_each(

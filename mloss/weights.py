@@ -60,5 +60,5 @@ def weighted_sum(weights: Float[Tensor, " q"], terms: Iterable[Tensor]) -> Tenso
     each = iter(terms)
     total: Tensor = first * next(each)
     for weight, term in zip(others, each, strict=True):
-        total = torch.add(total, term, alpha=weight)
+        total.add_(term, alpha=weight)
     return total

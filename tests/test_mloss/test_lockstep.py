@@ -130,6 +130,21 @@ def test_batches_that_take_different_ways_all_arrive():
     assert together == [{0, 2}, {1}]
 
 
+def test_no_batch_is_left_behind_on_another_way():
+    model = Choosing()
+    inputs = [torch.ones(1, 1), -torch.ones(1, 1), 2 * torch.ones(1, 1)]
+    seen = []
+    with evaluating(model):
+        in_lockstep(
+            model,
+            model.state_dict(),
+            inputs,
+            before={"out": seen.extend},
+            to_the_end=False,
+        )
+    assert sorted(seen) == [0, 1, 2]
+
+
 @pytest.mark.parametrize("at", ["gate", "model"])
 def test_an_error_leaves_the_model_as_it_was(at):
     model = Nested()

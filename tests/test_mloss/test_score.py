@@ -82,6 +82,8 @@ def test_every_mean_and_standard_error_by_hand(inputs):
         stderr = layer.mean(1).std().item() / math.sqrt(10)
         assert_close(site.layer_stderr, stderr, **close)
         assert_close(site.layer_normalized, layer_ratio.mean().item(), **divided)
+        stderr = layer_ratio.mean(1).std().item() / math.sqrt(10)
+        assert_close(site.layer_normalized_stderr, stderr, **divided)
 
 
 def test_the_prediction_is_that_of_the_moments():
@@ -165,6 +167,7 @@ def test_state_dicts_need_the_architecture():
         ({"eps": 0.0}, "eps must be positive"),
         ({"until": 0.0}, "until must be a positive relative error"),
         ({"dtype": torch.int64}, "dtype must be of floating-point numbers"),
+        ({"together": 0}, "together must be at least 1"),
         ({"model": nn.Linear(4, 2)}, "base is another architecture than model"),
         ({"data": []}, "data must hold"),
     ],
@@ -173,6 +176,21 @@ def test_a_bad_call_is_named(options, complaint):
     base, sources, data = family(0, q=2)
     with pytest.raises(ValueError, match=complaint):
         score(base, sources, **{"data": data, **options})
+
+
+def test_a_dtype_by_name_is_none():
+    base, sources, data = family(0, q=2)
+    with pytest.raises(TypeError, match=r"dtype must be a torch.dtype, got 'float32'"):
+        score(base, sources, data, dtype="float32")
+
+
+def test_the_parameters_of_the_nodes_are_named():
+    base, sources, data = family(0, q=2)
+    sites = score(base, sources, data).sites
+    assert [site.parameters for site in sites] == [
+        ("0.weight", "0.bias"),
+        ("2.weight", "2.bias"),
+    ]
 
 
 def test_sources_from_a_generator():

@@ -4,8 +4,9 @@ import torch
 from torch.nn import functional
 
 from mloss.pre_activations import Reading
+from mloss.readings import Readings
 from mloss.sites import Site
-from mloss.tally import Draws, Readings, Tally
+from mloss.tally import Draws, Tally
 
 
 def test_the_density_of_the_base_sees_every_real_token_alike():
