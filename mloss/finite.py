@@ -13,3 +13,19 @@ def all_finite(value: Tensor) -> bool:
     if value.numel() == 0:
         return True
     return bool(torch.stack(torch.aminmax(value)).isfinite().all())
+
+
+def check_finite(value: Tensor, *, name: str, owner: str) -> None:
+    """Raise ValueError with the first place where a tensor of a model is not finite.
+
+    Integers are all finite.
+    """
+    if not value.is_floating_point() or all_finite(value):
+        return
+    wrong = ~value.isfinite()
+    first = tuple(wrong.nonzero()[0].tolist())
+    raise ValueError(
+        f"{name!r} of {owner} holds {int(wrong.sum())} values that are not finite, the "
+        f"first at {list(first)} ({value[first].item()}): the model is damaged or its "
+        "training diverged"
+    )

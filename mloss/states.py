@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from mloss.finite import all_finite
+from mloss.finite import check_finite
 
 State = Mapping[str, Tensor]
 Given = TypeVar("Given")
@@ -71,53 +71,96 @@ def matched(
     *,
     known_finite: bool = False,
 ) -> tuple[State, list[State]]:
-    """States of a base model and its source models, once they are known to match.
+    """States of a base model and its source models that match, or say where not.
 
-    Every entry is read once, one at a time; with `known_finite` nobody looks for an
-    infinity or a NaN in it. Raises ValueError naming the key and the source where the
-    sources do not have the keys, shapes, dtypes and devices of the base, where an
-    entry is not finite, and where integer entries (counters, position ids) differ:
-    those cannot be merged.
+    Raises ValueError naming the key and the source where the sources do not have the
+    keys, shapes, dtypes and devices of the base, where an entry is not finite (unless
+    `known_finite`), and where integer entries (counters, position ids) differ: those
+    cannot be merged. Names are compared at once, and so are all entries of dicts and
+    modules. An entry of any other mapping, which may be on disk, is looked at when it
+    is first looked up: it need not be read for this alone.
     """
-    start = state_of(base)
-    if not known_finite:
-        for key, value in start.items():
-            _check_finite(key, value, "the base")
-    states = [state_of(source) for source in listed(sources)]
-    for index, state in enumerate(states):
-        _check_matches(start, state, f"source {index}", known_finite=known_finite)
+    given = listed(sources)
+    start = _checked(base, None, owner="the base", known_finite=known_finite)
+    states: list[State] = [
+        _checked(source, start, owner=f"source {index}", known_finite=known_finite)
+        for index, source in enumerate(given)
+    ]
     return start, states
 
 
-def _check_matches(
-    base: State, state: State, owner: str, *, known_finite: bool
-) -> None:
+def _checked(
+    model: nn.Module | State, base: State | None, *, owner: str, known_finite: bool
+) -> State:
+    """The state of a model, checked, or to be checked as its entries are looked up."""
+    state = state_of(model)
+    if not isinstance(state, dict):
+        # What comes from disk says where; anything else is called by its place.
+        owner = getattr(model, "source", owner)
+    checked = _Checked(state, base, owner, known_finite=known_finite)
+    if not isinstance(state, dict):
+        return checked
+    for key in state:
+        checked[key]
+    return state
+
+
+class _Checked(Mapping[str, Tensor]):
+    """A state each of whose entries is compared with the base's when first read.
+
+    Raises ValueError at once where the names differ.
+    """
+
+    def __init__(
+        self, state: State, base: State | None, owner: str, *, known_finite: bool
+    ) -> None:
+        self._state, self._base, self._owner = state, base, owner
+        self._known_finite = known_finite
+        self._seen: set[str] = set()
+        if base is not None:
+            _check_same_names(base, state, owner)
+
+    def __getitem__(self, key: str) -> Tensor:
+        value = self._state[key]
+        if key not in self._seen:
+            if self._base is not None:
+                _check_like(self._base[key], value, key, self._owner)
+            if not self._known_finite:
+                check_finite(value, name=key, owner=self._owner)
+            self._seen.add(key)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._state)
+
+    def __len__(self) -> int:
+        return len(self._state)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._state
+
+
+def _check_same_names(base: State, state: State, owner: str) -> None:
     # Of a state on disk, to ask whether it holds a key may be to read the entry.
     known, held = dict.fromkeys(base), dict.fromkeys(state)
     if missing := [key for key in known if key not in held]:
         raise ValueError(f"{owner} has no {missing[0]!r}, which the base has")
     if extra := [key for key in held if key not in known]:
         raise ValueError(f"{owner} has {extra[0]!r}, which the base has not")
-    for key, reference in base.items():
-        value = state[key]
-        for aspect in ("shape", "dtype", "device"):
-            expected, got = getattr(reference, aspect), getattr(value, aspect)
-            if expected != got:
-                raise ValueError(
-                    f"{key!r} has {aspect} {got} in {owner}, {expected} in the base"
-                )
-        if not mergeable(reference) and not torch.equal(reference, value):
+
+
+def _check_like(reference: Tensor, value: Tensor, key: str, owner: str) -> None:
+    for aspect in ("shape", "dtype", "device"):
+        expected, got = getattr(reference, aspect), getattr(value, aspect)
+        if expected != got:
             raise ValueError(
-                f"{key!r} ({reference.dtype}) cannot be merged and differs "
-                f"between {owner} and the base"
+                f"{key!r} has {aspect} {got} in {owner}, {expected} in the base"
             )
-        if not known_finite:
-            _check_finite(key, value, owner)
-
-
-def _check_finite(key: str, value: Tensor, owner: str) -> None:
-    if mergeable(value) and not all_finite(value):
-        raise ValueError(f"{key!r} of {owner} has a value that is not finite")
+    if not mergeable(reference) and not torch.equal(reference, value):
+        raise ValueError(
+            f"{key!r} ({reference.dtype}) cannot be merged and differs "
+            f"between {owner} and the base"
+        )
 
 
 def mergeable(value: Tensor) -> bool:

@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mloss.averaging import averaged
 from mloss.states import LazyState, State, mergeable
-from mloss.weights import weighted_sum
 
-# Values of each source at a time as parameters are averaged: what a cache holds.
-_AT_ONCE = 2**15
 # Bytes of averages that are kept: all of a small model, little of a large one.
 _KEPT = 2**28
 
@@ -109,19 +107,13 @@ class AveragedState(Mapping[str, Tensor]):
         if key in self._kept:
             return self._kept[key]
         value = self._base[key]
-        average = self._averaged(key, value) if mergeable(value) else value
+        average = value
+        if mergeable(value):
+            each = [source[key] for source in self._sources]
+            average = averaged(self._weights, each, like=value)
         if average.nbytes <= self._room:
             self._room -= average.nbytes
             self._kept[key] = average
-        return average
-
-    def _averaged(self, key: str, value: Tensor) -> Tensor:
-        average = torch.empty_like(value, memory_format=torch.contiguous_format)
-        each = [source[key].reshape(-1) for source in self._sources]
-        for start in range(0, value.numel(), _AT_ONCE):
-            piece = slice(start, start + _AT_ONCE)
-            terms = (term[piece].double() for term in each)
-            average.view(-1)[piece] = weighted_sum(self._weights, terms)
         return average
 
     def __iter__(self) -> Iterator[str]:

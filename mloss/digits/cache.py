@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,8 @@ from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from mloss.tensor_digest import tensor_digest
 
 _LIBRARIES = ("numpy", "scikit-learn", "scipy", "torch")
 
@@ -34,13 +37,14 @@ def cached(
     `config` must be what JSON can hold; a package among `sources` stands for all its
     modules. A file whose checksum fails is computed again and replaced. Files lie in
     the directory that the environment variable MLOSS_CACHE names, or else in the
-    user's cache.
+    user's cache. Where that cannot be read or written nothing is kept.
     """
     path = cache_directory() / f"{name}-{_key(config, sources)}.safetensors"
     stored = _read(path)
     if stored is None:
         stored = compute()
-        _write(path, stored)
+        with suppress(OSError):
+            _write(path, stored)
     return stored
 
 
@@ -73,26 +77,15 @@ def _source_digest(module: ModuleType) -> str:
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        values = tensors[name].contiguous().numpy()
-        digest.update(f"{name} {values.dtype} {values.shape} ".encode())
-        digest.update(values.tobytes())
-    return digest.hexdigest()
-
-
 def _read(path: Path) -> dict[str, Tensor] | None:
-    """The file's tensors, or None where it is absent or damaged."""
-    if not path.exists():
-        return None
+    """The file's tensors, or None where it is absent, damaged or not to be read."""
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
             written = (file.metadata() or {}).get("checksum")
-    except SafetensorError:
+    except (SafetensorError, OSError):
         return None
-    return tensors if written == _checksum(tensors) else None
+    return tensors if written == tensor_digest(tensors) else None
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -101,7 +94,7 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     handle, unfinished = tempfile.mkstemp(dir=path.parent, suffix=".unfinished")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(save(tensors, metadata={"checksum": _checksum(tensors)}))
+            file.write(save(tensors, metadata={"checksum": tensor_digest(tensors)}))
         os.replace(unfinished, path)  # noqa: PTH105  # the atomic step, named plainly
     except BaseException:
         Path(unfinished).unlink()

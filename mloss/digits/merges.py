@@ -22,10 +22,10 @@ from mloss.digits.examination import (
 )
 from mloss.digits.models import DigitsModels
 from mloss.digits.tasks import TASKS
-from mloss.digits.training import one_thread
 from mloss.gap import gap
 from mloss.inference import evaluating
 from mloss.merging import task_arithmetic
+from mloss.one_thread import one_thread
 from mloss.progress import tracked
 from mloss.states import State
 

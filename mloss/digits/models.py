@@ -14,7 +14,8 @@ from mloss.digits.cache import cached, group
 from mloss.digits.encoder import Encoder
 from mloss.digits.heads import Head, class_mean_head
 from mloss.digits.tasks import TASKS, Split, Task, digit_splits
-from mloss.digits.training import Recipe, fine_tuned, one_thread, pretrained
+from mloss.digits.training import Recipe, fine_tuned, pretrained
+from mloss.one_thread import one_thread
 from mloss.progress import tracked
 from mloss.states import State
 

@@ -23,10 +23,10 @@ from mloss.definitions import layer_mloss
 from mloss.digits.cache import cached
 from mloss.digits.models import DigitsModels
 from mloss.digits.tabulated import tabulated_mloss
-from mloss.digits.training import one_thread
 from mloss.gap import gap
 from mloss.inference import evaluating, forward
 from mloss.merging import average
+from mloss.one_thread import one_thread
 from mloss.pre_activations import pre_activations
 from mloss.progress import tracked
 from mloss.recording import recorded_inputs

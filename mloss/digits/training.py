@@ -1,7 +1,6 @@
 """Pretraining the encoder and fine-tuning it for one task, on one thread."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,17 +81,6 @@ def fine_tuned(
         loss, list(encoder.parameters()), steps=steps, learning_rate=learning_rate
     )
     return encoder
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Keep torch's sums in one order, so that the core count changes no result."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _minimise(

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from mloss.batches import Data
 from mloss.checkpoints import Checkpoint
-from mloss.given_models import Model, by_stored_names, opened, runnable
+from mloss.given_models import Model, Renamed, by_stored_names, opened, runnable
+from mloss.merging.pruning.row_wise import NodeWise
 from mloss.merging.registry import METHODS
 from mloss.states import State
 
@@ -85,6 +86,12 @@ def merged_lazily(
         return _run(chosen.lazily, base, sources, model=model, **options)
     start, states = opened(base, sources)
     return chosen.lazily(start, states, **options)
+
+
+def mean_scores(merged: State) -> dict[str, float]:
+    """Mean node M-Loss by layer of a merge by `merged_lazily` that was guided by it."""
+    state = merged.state if isinstance(merged, Renamed) else merged
+    return dict(state.mean_scores) if isinstance(state, NodeWise) else {}
 
 
 def _run(

@@ -48,6 +48,11 @@ class Method:
         """Whether it takes random numbers, from a `generator`."""
         return "generator" in inspect.signature(self.lazily).parameters
 
+    @property
+    def reads_heads(self) -> bool:
+        """Whether it takes a classifier of each source, as `heads`."""
+        return "heads" in inspect.signature(self.lazily).parameters
+
 
 _METHODS: dict[str, Method] = {}
 METHODS: Mapping[str, Method] = MappingProxyType(_METHODS)

@@ -114,7 +114,7 @@ def test_averages_are_kept_as_far_as_there_is_room(monkeypatch):
 def test_averages_are_the_same_in_pieces(monkeypatch):
     base, *sources = (built(mlp, seed).state_dict() for seed in range(3))
     weights = torch.tensor([0.3, 0.7], dtype=torch.float64)
-    monkeypatch.setattr("mloss.streaming._AT_ONCE", 5)
+    monkeypatch.setattr("mloss.tiles._AT_ONCE", 5)
     lazy = AveragedState(base, sources, weights=weights)
     assert_close(dict(lazy), average(base, sources, weights=weights), rtol=0, atol=0)
 

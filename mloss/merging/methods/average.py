@@ -4,10 +4,11 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
+from mloss.averaging import averaged
 from mloss.merging.entries import Entrywise
 from mloss.merging.registry import merging_method
 from mloss.states import State, matched
-from mloss.weights import Weights, merging_weights, weighted_sum
+from mloss.weights import Weights, merging_weights
 
 
 @merging_method(source="Wortsman et al. 2022, Model soups (arXiv 2203.05482)")
@@ -26,7 +27,6 @@ def average(
     w = merging_weights(weights, q=len(states))
 
     def merged(key: str) -> Tensor:
-        terms = (state[key].double() for state in states)
-        return weighted_sum(w, terms).to(start[key].dtype)
+        return averaged(w, [state[key] for state in states], like=start[key])
 
     return Entrywise(start, merged)

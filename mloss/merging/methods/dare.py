@@ -1,15 +1,15 @@
-"""DARE: keep entries at random and rescale them, then merge (Yu et al. 2024)."""
+"""DARE as M-Loss describes it: TIES with its trimming left to chance."""
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from mloss.merging.chance import chance_by_entry
-from mloss.merging.elect import Combine, combine_elected
+from mloss.merging.pruning.drop import dropped_and_combined
+from mloss.merging.pruning.elect import Combine, combine_elected
+from mloss.merging.pruning.node_rates import NodeRates
 from mloss.merging.registry import merging_method
-from mloss.merging.task_vectors import moved_by_entry
 from mloss.states import State, matched
 from mloss.weights import Weights, merging_weights
 
@@ -24,24 +24,25 @@ def dare(
     density: float = 0.2,
     scale: float = 1.0,
     combine: Combine = "disjoint_mean",
+    rates: NodeRates | None = None,
 ) -> State:
-    """`ties` with its trimming replaced as section 2.3 of the paper describes.
+    """`ties` with its trimming replaced as section 2.3 of the M-Loss paper describes.
 
     Each entry of a task vector is kept with probability `density` and then divided by
     it, so that its mean is unchanged; election and combination are those of `ties`.
-    Raises ValueError for a density outside (0, 1] and as `ties` does, and TypeError
-    for another kind of generator.
+    Elsewhere DARE is this dropping alone: with task arithmetic after it
+    (`dare_linear`), or with the whole of TIES (`dare_ties`). Nodes with `rates` are
+    kept by these. Raises ValueError for a density outside (0, 1] and as `ties` does,
+    and TypeError for another kind of generator.
     """
-    if not 0 < density <= 1:
-        raise ValueError(f"density must be a fraction in (0, 1], got {density}")
-    chance = chance_by_entry(generator)
     start, states = matched(base, sources)
     w = merging_weights(weights, q=len(states))
-
-    def step(key: str, vectors: Float[Tensor, "q *shape"]) -> Float[Tensor, "*shape"]:
-        own = chance(key)
-        draws = torch.rand(vectors.shape, generator=own, device=own.device)
-        kept = vectors.where(draws.to(vectors.device) < density, 0) / density
-        return combine_elected(kept, w, combine=combine)
-
-    return moved_by_entry(start, states, combine=step, scale=scale)
+    return dropped_and_combined(
+        start,
+        states,
+        generator=generator,
+        density=density,
+        combine=partial(combine_elected, weights=w, combine=combine),
+        scale=scale,
+        rates=rates,
+    )

@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mloss.batches import Data
-from mloss.merging.chance import chance_by_entry
-from mloss.merging.elect import Combine, combine_elected
-from mloss.merging.guided import Reading, guided
+from mloss.merging.pruning.drop import Chance
+from mloss.merging.pruning.elect import Combine, combine_elected
+from mloss.merging.pruning.guided import Reading, guided
 from mloss.merging.registry import METHODS, merging_method
 from mloss.states import State, matched
 from mloss.weights import Weights, merging_weights
@@ -47,25 +47,22 @@ def m_dare(
             f"density must be above spread = {spread}, got {density}: a node that "
             "keeps nothing cannot be rescaled"
         )
-    chance = chance_by_entry(generator)
     start, states = matched(base, sources)
     w = merging_weights(weights, q=len(states))
+    chance = Chance(generator, q=len(states))
 
     def step(
         layer: str,
         rows: Float[Tensor, "q node entry"],
         rates: Float[Tensor, " node"],
     ) -> Float[Tensor, "node entry"]:
-        own = chance(layer)
-        draws = torch.rand(rows.shape, generator=own, device=own.device)
-        rate = rates.to(rows)[:, None]
-        kept = rows.where(draws.to(rows.device) < rate, 0) / rate
+        kept = chance.of(layer)(rows, rates[:, None].to(rows))
         return combine_elected(kept, w, combine=combine)
 
     rest = METHODS["dare"].lazily(
         start,
         states,
-        generator=chance(""),
+        generator=generator,
         weights=w,
         density=density,
         scale=scale,

@@ -8,12 +8,13 @@ from typing import Any, Literal
 from torch import nn
 
 from mloss.batches import Data
-from mloss.merging.elect import Combine
-from mloss.merging.guided import Reading, guided
-from mloss.merging.keep_rates import Ranks
-from mloss.merging.node_scores import Mean
+from mloss.merging.pruning.elect import Combine
+from mloss.merging.pruning.global_trim import Trimming
+from mloss.merging.pruning.guided import Reading, guided
+from mloss.merging.pruning.keep_rates import Ranks
+from mloss.merging.pruning.node_scores import Mean
+from mloss.merging.pruning.row_wise import trimmed_step
 from mloss.merging.registry import METHODS, merging_method
-from mloss.merging.row_wise import trimmed_step
 from mloss.states import State, matched
 from mloss.weights import Weights, merging_weights
 
@@ -53,6 +54,7 @@ def m_ties(
     bias: bool | None = None,
     inputs: Literal["merge", "base"] | None = None,
     activation: str | None = None,
+    trimming: Trimming = "tensor",
     layers: str = "all",
     tokens: int | None = None,
 ) -> State:
@@ -64,16 +66,17 @@ def m_ties(
     what synchronising the merged layers to the sources (lines 24 to 27) comes to.
     Nodes keep between density - spread and density of their parameters, row and bias
     together, by rank; signs are elected and the step is scale * sum_i w_i
-    ElectPruned(T_i). Everything else is merged by `ties` with one budget for each
-    tensor.
+    ElectPruned(T_i). Everything else is merged by `ties`, with one budget for each
+    tensor or, where `trimming` is "model", one for the whole task vector.
 
     Where the authors' program differs from their text, `preset` "reference" does as it
-    does; each difference has an option too (`mloss.merging.guided.Reading`, and
+    does; each difference has an option too (`mloss.merging.pruning.guided.Reading`, and
     `combine`, there the "disjoint_mean"), None being what the preset says. The
-    program's images are not normalised, and new for each layer: that is for `data`.
+    program's images are not normalised, and new for each layer: that is for `data`. It
+    knows no weights: leave them equal.
     Few-Layer M-TIES (section 6.6) is `layers` "few", "auto" or positions. With
-    `tokens`, each sample shows so many random tokens at each site: faster, with ranks
-    that are a little less certain.
+    `tokens`, each sample shows so many random tokens to each linear layer: faster, with
+    ranks that are a little less certain.
 
     Raises ValueError for rates outside 0 <= spread <= density <= 1, another word for an
     option, data that are empty, a network without sites, and models or weights that do
@@ -94,7 +97,13 @@ def m_ties(
     w = merging_weights(weights, q=len(states))
     how = combine or _COMBINES[preset]
     rest = METHODS["ties"].lazily(
-        start, states, weights=w, density=density, scale=scale, combine=how
+        start,
+        states,
+        weights=w,
+        density=density,
+        scale=scale,
+        combine=how,
+        trimming=trimming,
     )
     return guided(
         start,

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mloss.merging.registry import merging_method
-from mloss.merging.task_vectors import moved_by_entry
+from mloss.merging.task_vectors import moved_by_tiles
 from mloss.states import State, matched
 from mloss.weights import Weights, merging_weights, weighted_sum
 
@@ -27,7 +27,7 @@ def task_arithmetic(
     start, states = matched(base, sources)
     w = merging_weights(weights, q=len(states))
 
-    def step(_: str, vectors: Float[Tensor, "q *shape"]) -> Float[Tensor, "*shape"]:
+    def step(vectors: Float[Tensor, "q value"], _: int) -> Float[Tensor, " value"]:
         return weighted_sum(w, vectors)
 
-    return moved_by_entry(start, states, combine=step, scale=scale)
+    return moved_by_tiles(start, states, combine=lambda _: step, scale=scale)

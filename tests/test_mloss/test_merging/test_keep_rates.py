@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
-from mloss.merging.keep_rates import average_ranks, keep_rates
+from mloss.merging.pruning.keep_rates import average_ranks, keep_rates
 
 EPS = np.finfo(np.float64).eps
 # Few distinct values, so that ties are common.

@@ -6,12 +6,13 @@ import pytest
 import torch
 from small_transformers import ARCHITECTURES, near, small
 from torch import nn
+from torch.func import functional_call
 from torch.testing import assert_close
 
 from mloss import score
-from mloss.merging import METHODS, keep_rates, m_ties, ties
+from mloss.merging import METHODS, average, keep_rates, m_ties, ties
 from mloss.merging.methods.m_dare import m_dare
-from mloss.merging.node_rates import NodeRates
+from mloss.merging.pruning.node_rates import NodeRates
 
 EPS = torch.finfo(torch.float64).eps
 GELU_TANH = nn.GELU(approximate="tanh")
@@ -92,6 +93,22 @@ def test_each_option_of_the_preset_matters(option):
     preset = m_ties(base, sources, preset="reference", **options)
     other = m_ties(base, sources, preset="reference", **options, **option)
     assert any(not torch.equal(preset[key], other[key]) for key in preset)
+
+
+def test_elsewhere_the_budget_is_that_of_the_tensor_or_of_the_model():
+    base, sources, data = family()
+    for trimming in ("tensor", "model"):
+        plain = ties(base, sources, density=0.4, trimming=trimming)
+        ours = m_ties(
+            base,
+            sources,
+            model=base,
+            data=data,
+            density=0.4,
+            combine="disjoint_mean",
+            trimming=trimming,
+        )
+        assert torch.equal(ours["4.weight"], plain["4.weight"])
 
 
 @pytest.mark.parametrize(("build", "batch"), ARCHITECTURES)
@@ -267,3 +284,81 @@ def test_what_is_no_map_of_rates_is_refused(tmp_path):
     save_file({"a": torch.ones(2)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="no keep rates"):
         NodeRates.load(tmp_path / "other.safetensors")
+
+
+def test_rows_are_merged_some_at_a_time(monkeypatch):
+    base, sources, data = family()
+    options = {"model": base, "data": data, "density": 0.7, "spread": 0.5}
+    at_once = m_ties(base, sources, **options)
+    monkeypatch.setattr("mloss.merging.pruning.row_wise._AT_ONCE", 8)
+    for key, value in m_ties(base, sources, **options).items():
+        assert torch.equal(value, at_once[key])
+
+
+def normalised():
+    layers = nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)
+    return nn.Sequential(*layers).double().eval()
+
+
+def test_a_batch_norm_between_a_linear_layer_and_its_activation():
+    """What a node is includes its norm, in M-TIES and in the score."""
+    torch.manual_seed(0)
+    base, data = normalised(), torch.randn(9, 3, dtype=torch.float64)
+    sources = []
+    for _ in range(2):
+        state = {key: value.clone() for key, value in base.state_dict().items()}
+        for value in state.values():
+            if value.is_floating_point():
+                value += 0.3 * torch.rand_like(value)
+        sources.append(state)
+    half = average(base, sources)
+
+    def at_the_node(state):
+        return functional_call(
+            base[:2], {k: state[k] for k in base[:2].state_dict()}, data
+        )
+
+    h = [at_the_node(state) for state in sources]
+    ensembled = (h[0].relu() + h[1].relu()) / 2
+    loss = (((h[0] + h[1]) / 2).relu() - ensembled).abs().mean(0)
+    rates = METHODS["m_ties"].lazily(base, sources, model=base, data=data).rates["0"]
+    assert torch.equal(rates, keep_rates(loss.detach(), density=0.2, spread=0.1))
+    (site,) = score(base, sources, data, inputs="base").sites
+    expected = (at_the_node(half).relu() - ensembled).abs().mean(0).detach()
+    assert_close(site.node, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_auto_looks_at_eight_samples_whatever_the_batches():
+    torch.manual_seed(0)
+    model = deep(6)
+    sources = near(model.state_dict(), q=2, step=0.3)
+    data = torch.randn(20, 3, dtype=torch.float64)
+    chosen = [
+        list(
+            METHODS["m_ties"]
+            .lazily(model, sources, model=model, data=given, layers="auto")
+            .rates
+        )
+        for given in (data, data.split(1), data[:8])
+    ]
+    assert chosen[0] == chosen[1] == chosen[2]
+
+
+@pytest.mark.parametrize(
+    "metadata", [{}, {"parameters": "{"}, {"parameters": '{"a": 3}'}]
+)
+def test_files_that_hold_no_rates(tmp_path, metadata):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.ones(2)}, tmp_path / "r.safetensors", metadata=metadata)
+    with pytest.raises(ValueError, match="no keep rates"):
+        NodeRates.load(tmp_path / "r.safetensors")
+    (tmp_path / "r.safetensors").write_text("not at all")
+    with pytest.raises(ValueError, match="no keep rates"):
+        NodeRates.load(tmp_path / "r.safetensors")
+
+
+def test_a_key_belongs_to_one_layer():
+    half = torch.tensor([0.5])
+    with pytest.raises(ValueError, match="'w' must belong to one layer"):
+        NodeRates({"a": ("w",), "b": ("w",)}, {"a": half, "b": half})

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mloss.merging.trim import trim, trim_rows
+from mloss.merging.pruning.trim import trim, trim_rows
 
 densities = st.floats(0, 1)
 

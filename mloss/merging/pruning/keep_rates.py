@@ -33,7 +33,8 @@ def keep_rates(
     if ranks not in ("average", "position"):
         raise ValueError(f"ranks must be 'average' or 'position', got {ranks!r}")
     order = average_ranks(scores) if ranks == "average" else _ranks_by_position(scores)
-    return density - spread * order / max(len(scores) - 1, 1)
+    # Rounding may leave less than nothing where density equals spread.
+    return (density - spread * order / max(len(scores) - 1, 1)).clamp(min=0)
 
 
 def average_ranks(scores: Float[Tensor, " node"]) -> Float[Tensor, " node"]:

@@ -1,6 +1,6 @@
 """Keep rates of nodes from their M-Loss, layer after layer on the running merge."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -9,14 +9,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mloss.activations import resolve
-from mloss.batches import Batch, Data, batches, part, real_tokens
+from mloss.batches import Batch, Data, batches, part, real_tokens, size
 from mloss.inference import check_fits, evaluating
 from mloss.lockstep import in_lockstep
-from mloss.merging.keep_rates import Ranks, check_rates, keep_rates
-from mloss.merging.node_scores import Mean, NodeScores
-from mloss.merging.row_wise import NodeWise, RowStep, check_untied
-from mloss.merging.some_layers import chosen_sites
+from mloss.merging.pruning.keep_rates import Ranks, check_rates, keep_rates
+from mloss.merging.pruning.node_scores import Mean, NodeScores
+from mloss.merging.pruning.row_wise import NodeWise, RowStep, check_untied
+from mloss.merging.pruning.some_layers import chosen_sites
 from mloss.pre_activations import SiteLayers, node_parameters
+from mloss.side_by_side import side_by_side
 from mloss.sites import Site, find_sites
 from mloss.states import State
 from mloss.streaming import streamed
@@ -37,16 +38,17 @@ class Reading:
     inputs: of a layer, those that reach it in the running "merge", which is what
         synchronising the merged layers to the sources comes to (lines 24 to 27), or
         in the "base".
-    activation: the name of what the network is taken to apply; None is what it does.
-    layers: which sites have budgets by node (`mloss.merging.some_layers`).
-    tokens: how many of each sample's tokens are looked at; None is all.
+    activation: the name of what the network is taken to apply, or "own": what it does.
+    layers: which sites have budgets by node (`mloss.merging.pruning.some_layers`).
+    tokens: how many of each sample's tokens a linear layer is shown; None is all, as a
+        convolution always is.
     """
 
     mean: Mean = "absolute"
     ranks: Ranks = "average"
     bias: bool = True
     inputs: Literal["merge", "base"] = "merge"
-    activation: str | None = None
+    activation: str = "own"
     layers: str = "all"
     tokens: int | None = None
 
@@ -102,6 +104,7 @@ def guided(
         )
 
         def rank(layer: str, scores: Tensor) -> None:
+            merged.mean_scores[layer] = scores.mean().item()
             rates[layer] = keep_rates(
                 scores, density=density, spread=spread, ranks=reading.ranks
             )
@@ -127,10 +130,8 @@ class _Scoring:
 
         def mean_scores() -> list[float]:
             means: list[float] = []
-            few = part(self.inputs[0], slice(_FIRST))
-            scoring = _Scoring(
-                self.model, self.states, [few], self.weights, self.reading
-            )
+            few = list(_first(self.inputs, _FIRST))
+            scoring = _Scoring(self.model, self.states, few, self.weights, self.reading)
             scoring.run(base, found, then=lambda _, s: means.append(s.mean().item()))
             return means
 
@@ -154,14 +155,27 @@ class _Scoring:
         masks = [real_tokens(batch) for batch in self.inputs]
 
         def gate(site: Site, entering: Mapping[int, Tensor]) -> None:
+            named = self.reading.activation
             scores = NodeScores(
-                resolve(self.reading.activation or site.activation),
+                site.activation if named == "own" else resolve(named),
                 self.weights,
                 mean=self.reading.mean,
                 tokens=self.reading.tokens,
             )
             layers = [SiteLayers.of(self.model, site, each) for each in self.states]
-            then(site.layer, scores(layers, entering, masks))
+            then(site.layer, scores(layers, entering, masks, each=each))
 
         gates = {site.layer: partial(gate, site) for site in sites}
-        in_lockstep(self.model, carrier, self.inputs, before=gates, to_the_end=False)
+        with side_by_side() as each:
+            in_lockstep(
+                self.model, carrier, self.inputs, before=gates, to_the_end=False
+            )
+
+
+def _first(inputs: Iterable[Batch], count: int) -> Iterator[Batch]:
+    """Batches of the first so many samples."""
+    for batch in inputs:
+        yield part(batch, slice(count))
+        count -= size(batch)
+        if count <= 0:
+            return

@@ -1,22 +1,26 @@
 """Merging with a budget for each node of chosen layers, as Algorithm 1 does."""
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from threading import Lock
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mloss.merging.elect import Combine, combine_elected
-from mloss.merging.keep_rates import check_rates, keep_rates
+from mloss.merging.pruning.elect import Combine, combine_elected
+from mloss.merging.pruning.keep_rates import check_rates, keep_rates
+from mloss.merging.pruning.trim import trim_rows
 from mloss.merging.registry import METHODS
-from mloss.merging.task_vectors import moved, task_vectors
-from mloss.merging.trim import trim_rows
 from mloss.states import State, matched
 from mloss.weights import Weights, merging_weights
 
+# Values of a model at a time: a few hundred rows of a common transformer.
+_AT_ONCE = 2**20
+
 # The running merge and a layer's name in; one score for each node of it out.
 Scores = Callable[[State, str], Float[Tensor, " node"]]
-# A layer, its task vectors row by row and the rows' keep rates in; their step out.
+# Some of a layer's task vectors row by row, under a name that no others have, and the
+# rows' keep rates in; their step out.
 RowStep = Callable[
     [str, Float[Tensor, "q node entry"], Float[Tensor, " node"]],
     Float[Tensor, "node entry"],
@@ -28,8 +32,9 @@ class NodeWise(Mapping[str, Tensor]):
 
     `layers` names them, with the keys of their parameters, first axis the node: a
     node's rows of all of them are pruned together. `rates` may be filled in as the
-    merge goes on; a layer that is not in it yet is the base's. Everything else is
-    looked up in `rest`. Entries are computed as they are looked up; of the last layer
+    merge goes on; a layer that is not in it yet is the base's. `mean_scores` is for who
+    scores nodes to note what their mean was, layer by layer. Everything else is looked
+    up in `rest`. Entries are computed as they are looked up; of the last layer
     they are all kept.
     """
 
@@ -46,9 +51,12 @@ class NodeWise(Mapping[str, Tensor]):
     ) -> None:
         self._base, self._sources, self._rest = base, sources, rest
         self.layers, self.rates = layers, rates
+        self.mean_scores: dict[str, float] = {}
         self._step, self._scale = step, scale
         self._layer_of = {key: name for name, keys in layers.items() for key in keys}
         self._last: tuple[str, dict[str, Tensor]] = ("", {})
+        # Of a layer's entries, asked for by several threads, one computes them all.
+        self._lock = Lock()
 
     def __getitem__(self, key: str) -> Tensor:
         layer = self._layer_of.get(key)
@@ -56,20 +64,28 @@ class NodeWise(Mapping[str, Tensor]):
             return self._rest[key]
         if layer not in self.rates:
             return self._base[key]
-        if self._last[0] != layer:
-            self._last = layer, self._merged(layer)
-        return self._last[1][key]
+        with self._lock:
+            if self._last[0] != layer:
+                self._last = layer, self._merged(layer)
+            return self._last[1][key]
 
     def _merged(self, layer: str) -> dict[str, Tensor]:
-        keys = self.layers[layer]
-        vectors = [task_vectors(self._base, self._sources, key) for key in keys]
-        step = self._step(layer, _node_rows(vectors), self.rates[layer])
-        parts = torch.split(step, [v[0, 0].numel() for v in vectors], dim=-1)
-        start = {key: self._base[key] for key in keys}
-        return {
-            key: moved(start[key], self._scale * part.reshape(start[key].shape))
-            for key, part in zip(keys, parts, strict=True)
-        }
+        keys, rates = self.layers[layer], self.rates[layer]
+        origins = [self._base[key] for key in keys]
+        tuned = [[source[key] for key in keys] for source in self._sources]
+        merged = [torch.empty_like(origin) for origin in origins]
+        nodes = max(1, _AT_ONCE // sum(origin[0].numel() for origin in origins))
+        for first in range(0, len(rates), nodes):
+            some = slice(first, first + nodes)
+            start = _rows(origins, some)
+            vectors = torch.stack([_rows(each, some) - start for each in tuned])
+            name = f"{layer} from {first}" if first else layer
+            step = self._step(name, vectors, rates[some])
+            moved = start.add_(step, alpha=self._scale)
+            parts = torch.split(moved, [o[0].numel() for o in origins], dim=-1)
+            for whole, part in zip(merged, parts, strict=True):
+                whole[some] = part.reshape(whole[some].shape).to(whole.dtype)
+        return dict(zip(keys, merged, strict=True))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._base)
@@ -84,7 +100,7 @@ def trimmed_step(weights: Float[Tensor, " q"], *, combine: Combine) -> RowStep:
     def step(
         _: str, rows: Float[Tensor, "q node entry"], rates: Float[Tensor, " node"]
     ) -> Float[Tensor, "node entry"]:
-        trimmed = torch.stack([trim_rows(each, rates) for each in rows])
+        trimmed = [trim_rows(each, rates) for each in rows]
         return combine_elected(trimmed, weights, combine=combine)
 
     return step
@@ -152,6 +168,7 @@ def check_untied(state: State, keys: Container[str]) -> None:
             )
 
 
-def _node_rows(vectors: Sequence[Tensor]) -> Float[Tensor, "q node entry"]:
-    """Each node's linearly correlated parameters side by side: its row, its bias."""
-    return torch.cat([vector.reshape(*vector.shape[:2], -1) for vector in vectors], -1)
+def _rows(tensors: Sequence[Tensor], nodes: slice) -> Float[Tensor, "node entry"]:
+    """Some nodes' linearly correlated parameters side by side, in float64."""
+    rows = [tensor[nodes].double() for tensor in tensors]
+    return torch.cat([row.reshape(len(row), -1) for row in rows], dim=-1)

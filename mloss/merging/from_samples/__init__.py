@@ -1,0 +1,1 @@
+"""What methods find by running networks on unlabelled samples."""
