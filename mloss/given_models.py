@@ -6,19 +6,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias, cast
 
+import torch
 from torch import Tensor, nn
 
 from mloss.checkpoints import (
     Checkpoint,
     Entry,
     as_source,
-    check_compatible,
+    check_finite,
     in_model,
     in_working_dtypes,
     load_model,
     open_checkpoint,
     to_transformers,
 )
+from mloss.checkpoints.compatibility import check_same_weights
 from mloss.checkpoints.model_names import names_in_model
 from mloss.inference import architecture, check_fits
 from mloss.states import State, listed, matched, state_of
@@ -46,12 +48,22 @@ def opened(
 ) -> tuple[nn.Module | State, list[nn.Module | State]]:
     """The same models, those on disk as checkpoints under the base's names.
 
-    Where one of them is on disk all become checkpoints, which are compared and read
-    in one dtype (`mloss.checkpoints.in_working_dtypes`); an open_clip base gets the
-    names of `transformers`. `base_is` is what messages
-    call the base; an adapter needs one that is called so, and no merge. Raises
-    ValueError for what cannot be opened or does not match, and as `listed` does.
+    Where one of them is on disk all become checkpoints in one dtype, the widest of each
+    tensor (`mloss.checkpoints.in_working_dtypes`), whose names and shapes are compared;
+    no tensor is read. An open_clip base gets the names of `transformers`. `base_is` is
+    what messages call the base; an adapter needs one that is called so, and no merge.
+    Raises ValueError for what cannot be opened or does not match, and as `listed` does.
     """
+    return _opened(base, sources, base_is=base_is, at_least=None)
+
+
+def _opened(
+    base: Model,
+    sources: Iterable[Model],
+    *,
+    base_is: str,
+    at_least: torch.dtype | None,
+) -> tuple[nn.Module | State, list[nn.Module | State]]:
     given = listed(sources)
     if not any(isinstance(model, _ON_DISK) for model in (base, *given)):
         return cast("_InMemory", base), cast("list[_InMemory]", given)
@@ -66,8 +78,8 @@ def opened(
             "as_source(base, adapter) of mloss.checkpoints"
         )
     others = [as_source(first, other) for other in others]
-    check_compatible(first, others)
-    start, states = in_working_dtypes(first, others)
+    check_same_weights(first, others)
+    start, states = in_working_dtypes(first, others, at_least=at_least)
     return start, list(states)
 
 
@@ -85,7 +97,10 @@ def runnable(
     `mloss.inference.architecture` do, and where no checkpoint has a configuration.
     """
     given = listed(sources)
-    start, states = opened(base, given, base_is=base_is)
+    start, states = _opened(base, given, base_is=base_is, at_least=torch.float32)
+    for model_on_disk in (start, *states):
+        if isinstance(model_on_disk, Checkpoint):
+            check_finite(model_on_disk)
     modules = [m for m in (base, *given) if isinstance(m, nn.Module)]
     if not isinstance(start, Checkpoint):
         run_in = architecture(model, states, **{base_is: start})
@@ -114,7 +129,7 @@ def in_one_model(
     Raises ValueError as `runnable`, `mloss.states.matched` and `check_fits` do.
     """
     given = runnable(base, sources, model=model, base_is=base_is)
-    # What was on disk has been looked through already, by `check_compatible`.
+    # What was on disk has been looked through already, by `runnable`.
     start, states = matched(
         given.base, given.sources, known_finite=given.stored is not None
     )
@@ -137,11 +152,11 @@ class Renamed(Mapping[str, Tensor]):
     def __init__(
         self, state: State, names: Mapping[str, str], *, otherwise: State
     ) -> None:
-        self._state, self._names, self._otherwise = state, names, otherwise
+        self.state, self._names, self._otherwise = state, names, otherwise
 
     def __getitem__(self, key: str) -> Tensor:
         name = self._names[key]
-        return self._state[name] if name in self._state else self._otherwise[key]
+        return self.state[name] if name in self.state else self._otherwise[key]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

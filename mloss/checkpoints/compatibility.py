@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mloss import finite
 from mloss.checkpoints.checkpoint import Checkpoint
 from mloss.checkpoints.listing import listing
-from mloss.finite import all_finite
 
 # Options that change what a network computes without changing a shape.
 _IDENTITY = {
@@ -28,30 +28,28 @@ _IDENTITY = {
 def check_compatible(base: Checkpoint, sources: Sequence[Checkpoint]) -> None:
     """Raise ValueError unless all sources have the weights of the base, all finite.
 
-    Names and shapes come first and read no tensor; then every tensor of every model is
-    read once, one at a time. Sources must be under the base's names (`as_source`).
-    Messages name the file, the weights and what to do.
+    Names and shapes come first (`check_same_weights`); then every tensor of every model
+    is read once, one at a time. Messages name the file, the weights and what to do.
+    """
+    check_same_weights(base, sources)
+    for model in (base, *sources):
+        check_finite(model)
+
+
+def check_same_weights(base: Checkpoint, sources: Sequence[Checkpoint]) -> None:
+    """Raise ValueError unless all sources have the base's names and shapes.
+
+    No tensor is read. Sources must be under the base's names (`as_source`).
     """
     for source in sources:
         _check_same_weights(base, source)
-    for model in (base, *sources):
-        check_finite(model)
 
 
 def check_finite(model: Checkpoint) -> None:
     """Raise ValueError naming the first weight that holds a NaN or an infinity."""
     for name, entry in model.entries.items():
-        if not entry.dtype.is_floating_point:
-            continue
-        value = entry.read()
-        if not all_finite(value):
-            wrong = ~value.isfinite()
-            first = tuple(wrong.nonzero()[0].tolist())
-            raise ValueError(
-                f"{name!r} of {model.source} holds {int(wrong.sum())} values that are "
-                f"not finite, the first at {list(first)} ({value[first].item()}): "
-                "the model is damaged or its training diverged"
-            )
+        if entry.dtype.is_floating_point:
+            finite.check_finite(entry.read(), name=name, owner=model.source)
 
 
 def _check_same_weights(base: Checkpoint, source: Checkpoint) -> None:

@@ -1,17 +1,19 @@
-"""Single safetensors files, read and written one tensor at a time.
+"""Single safetensors files, read one tensor at a time.
 
 A file is the length of its header as 8 bytes, the header in JSON, which gives each
 tensor's dtype, shape and place, and then the tensors' bytes.
 """
 
 import json
+import mmap
 import struct
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from mloss.checkpoints.checkpoint import Entry
 
@@ -27,72 +29,67 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-_CODES = {dtype: code for code, dtype in _DTYPES.items()}
-_ALIGNMENT = 8
+CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
 def safetensors_entries(path: Path) -> dict[str, Entry]:
-    """The tensors of a file, mapped into memory as they are read.
+    """The tensors of a file, each mapped into memory for as long as it is in use.
 
     Raises ValueError where the file is cut short or no safetensors file, and for
     quantised numbers, whose mean means nothing.
     """
     try:
-        file = safe_open(path, framework="pt")
+        safe_open(path, framework="pt")  # looks through the header, and at the size
     except SafetensorError as error:
         raise ValueError(
             f"{path} is not a whole safetensors file ({error}): "
             "copy or download it again"
         ) from error
+    begin, header = _header(path)
     entries = {}
-    for name in file.keys():  # type: ignore[no-untyped-call]  # noqa: SIM118  # no dict, no types
-        part = file.get_slice(name)  # type: ignore[no-untyped-call]  # no types
-        if (code := part.get_dtype()) not in _DTYPES:
-            raise ValueError(
-                f"{name!r} in {path} has dtype {code}, which cannot be merged: "
-                "save the model in float32, float16 or bfloat16"
-            )
-        shape = tuple(part.get_shape())
-        entries[name] = Entry(shape, _DTYPES[code], partial(file.get_tensor, name))
+    for name, part in header.items():
+        if (code := part["dtype"]) not in _DTYPES:
+            raise ValueError(f"{name!r} in {path} {unmergeable(code)}")
+        shape, dtype = tuple(part["shape"]), _DTYPES[code]
+        first, end = part["data_offsets"]
+        read = partial(_mapped, path, begin + first, begin + end, dtype, shape)
+        entries[name] = Entry(shape, dtype, read)
     return entries
 
 
-def write_safetensors(path: Path, entries: Mapping[str, Entry]) -> None:
-    """Write a file, holding one tensor in memory at a time.
+def unmergeable(dtype: object) -> str:
+    """What is wrong with a tensor that has none of the dtypes in `CODES`."""
+    return (
+        f"has dtype {dtype}, which cannot be merged: save the model in float32, "
+        "float16 or bfloat16"
+    )
 
-    Wide dtypes come first, so that every tensor is aligned. Raises ValueError where
-    a tensor is not what its entry says.
+
+def _header(path: Path) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Where the tensors begin, and what the header says of each."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header: dict[str, dict[str, Any]] = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return 8 + length, header
+
+
+def _mapped(
+    path: Path, first: int, end: int, dtype: torch.dtype, shape: tuple[int, ...]
+) -> Tensor:
+    """The bytes of a file from `first` to `end` as a tensor.
+
+    They are mapped apart from others, so that they leave memory when the tensor does,
+    and privately: what is written to the tensor does not reach the file.
     """
-    order = sorted(entries, key=lambda name: -entries[name].dtype.itemsize)
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    start = 0
-    for name in order:
-        entry, end = entries[name], start + stored_size(entries[name])
-        header[name] = {
-            "dtype": _CODES[entry.dtype],
-            "shape": list(entry.shape),
-            "data_offsets": [start, end],
-        }
-        start = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % _ALIGNMENT)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for name in order:
-            file.write(_stored_bytes(name, entries[name]))
-
-
-def stored_size(entry: Entry) -> int:
-    """The number of bytes that a tensor takes on disk."""
-    return torch.Size(entry.shape).numel() * entry.dtype.itemsize
-
-
-def _stored_bytes(name: str, entry: Entry) -> memoryview:
-    value = entry.read().detach()
-    if tuple(value.shape) != entry.shape or value.dtype != entry.dtype:
-        raise ValueError(
-            f"{name!r} is {value.dtype} {list(value.shape)}, "
-            f"announced as {entry.dtype} {list(entry.shape)}"
+    if first == end:
+        return torch.empty(shape, dtype=dtype)
+    page = first - first % mmap.ALLOCATIONGRANULARITY
+    with path.open("rb") as file:
+        mapped = mmap.mmap(
+            file.fileno(), end - page, access=mmap.ACCESS_COPY, offset=page
         )
-    flat = value.cpu().contiguous().reshape(-1).view(torch.uint8)
-    return flat.numpy().data
+    values = torch.frombuffer(mapped, dtype=torch.uint8, offset=first - page)
+    if (first - page) % dtype.itemsize:
+        values = values.clone()  # no rule says that tensors are aligned
+    return values.view(dtype).reshape(shape)

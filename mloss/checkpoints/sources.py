@@ -60,28 +60,33 @@ def _with_integers_of(base: Checkpoint, source: Checkpoint) -> Checkpoint:
 
 
 def in_working_dtypes(
-    base: Checkpoint, sources: Sequence[Checkpoint]
+    base: Checkpoint,
+    sources: Sequence[Checkpoint],
+    *,
+    at_least: torch.dtype | None = torch.float32,
 ) -> tuple[Checkpoint, list[Checkpoint]]:
     """The same checkpoints, each tensor read in one dtype for the base and all sources.
 
-    It is the widest that any has and float32 at least, so that every stored number is
-    kept as it is and halves are computed with as floats. Integers stay theirs. The
+    It is the widest that any has, so that every stored number is kept as it is, and
+    `at_least` this one, so that halves are run as floats. Integers stay theirs. The
     result of a merge goes back to the base's dtype as it is saved. Raises ValueError
     where a source lacks a name of the base.
     """
     models = [base, *sources]
-    dtypes = {name: _working_dtype(name, models) for name in base}
+    dtypes = {name: _working_dtype(name, models, at_least) for name in base}
     start, *others = (_read_as(model, dtypes) for model in models)
     return start, others
 
 
-def _working_dtype(name: str, models: Sequence[Checkpoint]) -> torch.dtype:
+def _working_dtype(
+    name: str, models: Sequence[Checkpoint], at_least: torch.dtype | None
+) -> torch.dtype:
     for model in models:
         if name not in model:
             raise ValueError(f"{model.source} lacks {name!r}")
     stored = [model.entries[name].dtype for model in models]
-    if any(dtype.is_floating_point for dtype in stored):
-        stored.append(torch.float32)
+    if at_least is not None and any(dtype.is_floating_point for dtype in stored):
+        stored.append(at_least)
     return reduce(torch.promote_types, stored)
 
 

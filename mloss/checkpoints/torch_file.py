@@ -6,6 +6,7 @@ from typing import Any
 
 from mloss.checkpoints.checkpoint import Entry
 from mloss.checkpoints.inert_pickle import Inert
+from mloss.checkpoints.safetensors_file import CODES, unmergeable
 from mloss.checkpoints.stored_tensors import is_tensor, tensor_reader
 from mloss.checkpoints.torch_archive import read_archive
 
@@ -20,7 +21,7 @@ def torch_file(path: Path) -> tuple[dict[str, Entry], Inert | None]:
     A state dict may lie under "state_dict", "model_state_dict" or "model" in a
     dictionary, as training scripts save it. Of a module the parameters and persistent
     buffers are read, as its own state_dict() would give them. Raises ValueError for
-    what is damaged, would run code, or holds no weights.
+    what is damaged, would run code, holds no weights, or numbers that no merge has.
     """
     archive = read_archive(path)
     root = _unwrapped(archive.root)
@@ -33,6 +34,8 @@ def torch_file(path: Path) -> tuple[dict[str, Entry], Inert | None]:
             if not is_tensor(value):
                 raise ValueError(f"{name!r} is no plain tensor but {_kind(value)}")
             entries[name] = entry(value)
+            if (dtype := entries[name].dtype) not in CODES:
+                raise ValueError(f"{name!r} {unmergeable(dtype)}")
     except ValueError as error:
         raise ValueError(f"{path} cannot be merged: {error}") from error
     if not entries:

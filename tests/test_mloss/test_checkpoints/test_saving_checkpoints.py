@@ -17,6 +17,7 @@ from open_clip_reference import ImageEncoder, seeded_open_clip
 from safetensors.torch import load_file, save_file
 
 from mloss.checkpoints import open_checkpoint, save_checkpoint
+from mloss.checkpoints.saving import check_free
 
 
 @pytest.mark.parametrize("model", [small_clip, small_bert, small_llama, small_vit])
@@ -152,10 +153,10 @@ def test_an_interrupted_replacement_leaves_the_old(tmp_path):
     small_bert().save_pretrained(tmp_path / "base")
     base = open_checkpoint(tmp_path / "base")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "precious.safetensors").write_text("kept")
+    (tmp_path / "out" / "model.safetensors").write_text("kept")
     with pytest.raises(Interrupted):
         save_checkpoint(Stops(base), base, tmp_path / "out", overwrite=True)
-    assert names_in(tmp_path / "out") == ["precious.safetensors"]
+    assert names_in(tmp_path / "out") == ["model.safetensors"]
 
 
 def test_an_interrupt_between_the_renames_brings_the_old_back(tmp_path, monkeypatch):
@@ -184,6 +185,59 @@ def test_what_is_no_checkpoint_is_not_replaced(tmp_path):
     with pytest.raises(ValueError, match="no checkpoint to replace"):
         save_checkpoint(base, base, out, overwrite=True)
     assert names_in(out) == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "replaced"),
+    [
+        ("config.json", True),
+        ("mloss.json", True),
+        ("model-00001-of-00002.safetensors", True),
+        ("pytorch_model.bin", True),
+        ("keep_rates.safetensors", False),
+        ("training_args.bin", False),
+        ("other.index.json", False),
+    ],
+)
+def test_what_shows_a_checkpoint(tmp_path, name, replaced):
+    (tmp_path / name).write_text("there")
+    if replaced:
+        check_free(tmp_path, overwrite=True)
+    else:
+        with pytest.raises(ValueError, match="no checkpoint to replace"):
+            check_free(tmp_path, overwrite=True)
+
+
+@pytest.mark.parametrize("out", [".", "..", "/", "/dev", "link"])
+def test_what_cannot_be_renamed_is_refused(tmp_path, monkeypatch, out):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "link").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ValueError, match="current directory, or is a mount point"):
+        check_free(Path(out), overwrite=True)
+
+
+def test_to_resume_takes_a_plan(tmp_path):
+    save_file({"w": torch.ones(2)}, tmp_path / "base.safetensors")
+    base = open_checkpoint(tmp_path / "base.safetensors")
+    with pytest.raises(ValueError, match="plan must say"):
+        save_checkpoint(base, base, tmp_path / "out", resume=True)
+
+
+def test_weights_that_are_whole_stay_where_notes_fail(tmp_path):
+    small_bert().save_pretrained(tmp_path / "base")
+    base, out = open_checkpoint(tmp_path / "base"), tmp_path / "out"
+
+    def fail(_):
+        raise ValueError("no notes")
+
+    with pytest.raises(ValueError, match="no notes"):
+        save_checkpoint(base, base, out, plan={}, notes=fail)
+    assert not out.exists()
+    nothing = dict.fromkeys(base)  # no tensor of it could be written
+    save_checkpoint(nothing, base, out, plan={}, resume=True)
+    again = load_file(out / "model.safetensors")
+    assert all(torch.equal(again[name], base[name]) for name in base)
 
 
 def test_files_are_not_overwritten_unless_told(tmp_path):

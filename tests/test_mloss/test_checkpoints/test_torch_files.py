@@ -198,6 +198,13 @@ def test_a_sparse_weight_is_refused(save):
         open_checkpoint(path)
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.uint16])
+def test_numbers_that_no_merge_has_are_refused(save, dtype):
+    path = save({"w": torch.ones(3), "v": torch.ones(3).to(dtype)})
+    with pytest.raises(ValueError, match=f"'v' has dtype {dtype}, which cannot be"):
+        open_checkpoint(path)
+
+
 def test_a_module_that_holds_itself_is_refused(save):
     network = Network()
     network.blocks._modules["loop"] = network
