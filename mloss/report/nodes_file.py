@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mloss.agreement import PREDICTIONS
 from mloss.report.record import Provenance, without_infinities
-from mloss.report.whole_file import write_whole
 from mloss.score import QUANTILES, Score, SiteScore
+from mloss.whole_file import write_whole
 
 # The entry of the file's metadata that holds samples and provenance, as JSON.
 METADATA = "mloss.score"

@@ -18,9 +18,9 @@ from mloss.report.layers import layer_rows
 from mloss.report.numbers import correlation, factor, percent, short, with_error
 from mloss.report.record import Provenance, without_infinities
 from mloss.report.verdict import verdict
-from mloss.report.whole_file import write_whole
 from mloss.report.worst_nodes import worst_nodes
 from mloss.score import Score
+from mloss.whole_file import write_whole
 
 # Points of a scatter plot: more take long to draw and hide each other.
 _MOST_POINTS = 20_000

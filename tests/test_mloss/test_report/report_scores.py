@@ -32,6 +32,7 @@ def site(name="fc1", *, node=(0.01, 0.04, 0.02), relative=0.01, error=0.02, **fi
         paper_prediction=2 * values,
         density_prediction=1.5 * values,
         data_free_prediction=None,
+        parameters=(f"{name}.weight", f"{name}.bias"),
     )
     return replace(whole, **fields)
 

@@ -10,7 +10,7 @@ from report_scores import FIELDS, four_layers, score, site
 
 from mloss import Gap
 from mloss.report import as_json, verdict, worst_nodes, write_heat_map, write_nodes
-from mloss.report.whole_file import write_whole
+from mloss.whole_file import write_whole
 
 ORIGIN = {"base": Path("base"), "sources": ["a", "b"], "seed": 0, "seconds": math.inf}
 SEEN = {"base": "base", "sources": ["a", "b"], "seed": 0, "seconds": None}
