@@ -1,0 +1,1 @@
+"""At home in other merging toolkits; each module here needs the toolkit it names."""
