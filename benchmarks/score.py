@@ -21,59 +21,31 @@ from threading import Event, Thread
 from time import perf_counter
 
 import torch
-from safetensors.torch import save_file
+from vit_family import (
+    HEADS,
+    LAYERS,
+    MLP,
+    PATCH,
+    SIZE,
+    SOURCES,
+    WIDTH,
+    pictures,
+    saved_family,
+)
 
 from mloss import score
 
 RUNS = 3
 THREADS = 2
-SOURCES = 8
-SHIFT = 1e-3
 IMAGES = 128
 BATCH = 32
 RESULTS = Path(__file__).parent / "results" / "score.json"
 
-# ViT-B/32 on 224 x 224 pixels.
-LAYERS, WIDTH, MLP, HEADS, PATCH, SIZE = 12, 768, 3072, 12, 32, 224
 PATCHES = (SIZE // PATCH) ** 2
 
 
-def saved_family(
-    folder: Path, *, width: int = WIDTH, mlp: int = MLP, layers: int = LAYERS
-) -> list[Path]:
-    """A base and its sources, as directories that `transformers` would write."""
-    from transformers import CLIPVisionConfig, CLIPVisionModel
-
-    torch.manual_seed(0)
-    config = CLIPVisionConfig(
-        architectures=["CLIPVisionModel"],
-        hidden_size=width,
-        intermediate_size=mlp,
-        num_hidden_layers=layers,
-        num_attention_heads=HEADS,
-        patch_size=PATCH,
-        image_size=SIZE,
-    )
-    model = CLIPVisionModel(config)
-    base = {name: value.clone() for name, value in model.state_dict().items()}
-    places = [folder / str(index) for index in range(SOURCES + 1)]
-    for index, place in enumerate(places):
-        if index:
-            for name, value in model.state_dict().items():
-                value.copy_(base[name] + SHIFT * torch.randn_like(value))
-        config.save_pretrained(place)
-        save_file(model.state_dict(), place / "model.safetensors")
-    return places
-
-
-def pictures(images: int) -> list[dict[str, torch.Tensor]]:
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randn(images, 3, SIZE, SIZE, generator=generator)
-    return [{"pixel_values": batch} for batch in pixels.split(BATCH)]
-
-
 def score_seconds(places: list[Path], images: int) -> float:
-    data = pictures(images)
+    data = pictures(images, batch=BATCH)
     start = perf_counter()
     score(places[0], places[1:], data)
     return perf_counter() - start
@@ -132,8 +104,8 @@ def peak_bytes(places: list[Path], images: int) -> int:
     torch.set_num_threads(THREADS)
     with TemporaryDirectory() as folder:
         tiny = saved_family(Path(folder), width=4 * HEADS, mlp=64, layers=1)
-        score(tiny[0], tiny[1:], pictures(1))
-    data = pictures(images)
+        score(tiny[0], tiny[1:], pictures(1, batch=BATCH))
+    data = pictures(images, batch=BATCH)
     before = own_bytes()
     with peak_memory() as peak:
         score(places[0], places[1:], data)

@@ -63,6 +63,11 @@ def gap(
             ensemble = weighted_sum(w, each)
             distance.add(torch.linalg.vector_norm(ours - ensemble, dim=1))
             length.add(torch.linalg.vector_norm(ensemble, dim=1))
+    return gap_of(distance, length)
+
+
+def gap_of(distance: RunningMean, length: RunningMean) -> Gap:
+    """Give the gap of samples' distances and of the lengths of the ensemble's rows."""
     mean, norm = distance.mean.item(), length.mean.item()
     stderr = distance.stderr.item()
     return Gap(mean, stderr, _ratio(mean, norm), samples=distance.count)

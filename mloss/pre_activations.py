@@ -88,7 +88,10 @@ class SiteLayers:
         """
         site = self.site
         h = self._applied(site.layer, x)
-        if site.norm is not None:
+        if site.norm is not None and isinstance(self.layer, nn.Linear):
+            # Its second axis is that of the nodes, which tokens would take.
+            h = self._applied(site.norm, h.flatten(0, -2)).view_as(h)
+        elif site.norm is not None:
             h = self._applied(site.norm, h)
         up = None if site.up is None else self._applied(site.up, x)
         layer = self.layer

@@ -3,8 +3,9 @@
 import argparse
 import inspect
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -68,29 +69,64 @@ class Family:
 
     def samples(self, options: argparse.Namespace) -> "Samples":
         """Open the data for the models. Raises ValueError where they do not fit."""
+        return self._opened_samples(options, options.data)
+
+    def task_samples(self, options: argparse.Namespace) -> "list[Samples]":
+        """Open samples of each source's own task, one --data for each in their order.
+
+        A single --data is that of all, and sources that are given the same path have
+        the same samples. Raises ValueError for any other number of them and as
+        `samples` does.
+        """
+        paths, q = options.data, len(self.sources)
+        if len(paths) not in (1, q):
+            raise ValueError(
+                f"--data must be given once, or once for each of the {q} sources in "
+                f"their order, got {len(paths)}"
+            )
+        opened = {
+            place: self._opened_samples(options, [path])
+            for place, path in {path.resolve(): path for path in paths}.items()
+        }
+        each = [opened[path.resolve()] for path in paths]
+        return each if len(each) == q else each * q
+
+    def _opened_samples(
+        self, options: argparse.Namespace, paths: Sequence[Path]
+    ) -> "Samples":
         directory = options.processor or self.base.directory
         if directory is None:
             raise ValueError("--processor must say which tokenizer or processor to use")
         calibration = open_calibration(
-            options.data, checkpoint=directory, seed=options.seed
+            paths,
+            checkpoint=directory,
+            seed=options.seed,
+            plain_images=options.plain_images,
         )
         model = empty_model(configured(self.base, self.sources))
         _check_takes(model, calibration.modality, self.base.source)
-        dtype = DTYPES.get(options.dtype)
-        return Samples(calibration, options.samples, options.batch, dtype)
+        return Samples(
+            calibration,
+            options.samples,
+            options.batch,
+            DTYPES.get(options.dtype),
+            words=_words(model),
+        )
 
 
 @dataclass(frozen=True)
 class Samples:
     """Batches of the same samples, as often as they are needed.
 
-    `skipped` has a line on every sample so far that could not be read.
+    `words` is how many the model knows, None where it takes none; `skipped` has a
+    line on every sample so far that could not be read.
     """
 
     calibration: Calibration
     count: int
     batch: int
     dtype: torch.dtype | None
+    words: int | None = None
     skipped: dict[str, None] = field(default_factory=dict)
 
     def batches(self, description: str, *, count: int | None = None) -> Iterator[Batch]:
@@ -107,6 +143,7 @@ class Samples:
     def _cast(self, found: Iterable[dict[str, Tensor]]) -> Iterator[Batch]:
         try:
             for batch in found:
+                _check_known(batch, self.words)
                 yield dict(placed(batch, dtype=self.dtype))
         finally:  # who has seen enough does not come back
             self.skipped.update(dict.fromkeys(self.calibration.skipped))
@@ -137,4 +174,32 @@ def _check_takes(model: nn.Module, modality: str, source: str) -> None:
         takes = getattr(model, "main_input_name", "something else")
         raise ValueError(
             f"--data holds {modality}s, but the model of {source} takes {takes}"
+        )
+    # Those that, as T5 does, make the decoder's inputs from labels, which are not here.
+    config = getattr(model, "config", None)
+    two_parts = getattr(config, "is_encoder_decoder", False)
+    if two_parts and hasattr(model, "_shift_right"):
+        raise ValueError(
+            f"the model of {source} is an encoder with a decoder, which needs inputs "
+            "of its own: give the encoder alone, or use the library with batches that "
+            "have decoder_input_ids"
+        )
+
+
+def _words(model: nn.Module) -> int | None:
+    """How many words a model of transformers has embeddings for, None for none."""
+    try:
+        words = getattr(model, "get_input_embeddings", lambda: None)()
+    except NotImplementedError:  # a pair of towers, as CLIP, does not say
+        return None
+    return words.num_embeddings if isinstance(words, nn.Embedding) else None
+
+
+def _check_known(batch: Mapping[str, Tensor], words: int | None) -> None:
+    """Raise ValueError where a batch has words that a model has not."""
+    given = batch.get("input_ids")
+    if given is not None and words is not None and int(given.max()) >= words:
+        raise ValueError(
+            f"the tokenizer gives the word {int(given.max())}, but the model knows "
+            f"{words} words: --processor must name the model's own tokenizer"
         )

@@ -10,13 +10,18 @@ from rich.text import Text
 from mloss.commands.family import Family
 from mloss.commands.provenance import provenance
 from mloss.report.columns import columns, page
-from mloss.report.whole_file import write_whole
 from mloss.weights_only import Foretold, foretell
+from mloss.whole_file import write_whole
 
 _BASIS = (
     "Predicted from weights and normalisation gains, with inputs taken to be "
     "standardised: good for comparing nodes and layers, not for the size of the gap. "
     "Give --data to measure."
+)
+# Options that make no difference where there are no samples.
+_UNUSED = (
+    *("samples", "batch", "together", "seed", "processor", "until", "inputs"),
+    *("explain", "beyond", "density", "spread", "device", "dtype", "plain_images"),
 )
 
 
@@ -26,7 +31,7 @@ def foretell_only(family: Family, options: argparse.Namespace) -> None:
     record = {
         "basis": _BASIS,
         "layers": [_record(one, worst=options.worst) for one in found],
-        "made_from": provenance(options, family),
+        "made_from": provenance(options, family, unused=_UNUSED),
     }
     text = json.dumps(record, indent=2, allow_nan=False)
     if options.out:

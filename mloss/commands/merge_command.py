@@ -1,32 +1,45 @@
 """`mloss merge`: one checkpoint from many, in the layout that transformers loads."""
 
 import argparse
-import json
-from dataclasses import asdict, replace
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mloss.checkpoints import Checkpoint, save_checkpoint
+from mloss.checkpoints import open_checkpoint, save_checkpoint
+from mloss.checkpoints.kinship import Kinship, with_kinship
 from mloss.checkpoints.saving import check_free
+from mloss.checkpoints.unfinished import check_left_over, unfinished_place
 from mloss.commands.family import Family, Samples
+from mloss.commands.merge_plan import input_files, merge_plan
+from mloss.commands.merge_record import as_text, merge_notes, merge_record
+from mloss.commands.method_options import (
+    add_method_options,
+    parsed_options,
+    texts_of_options,
+)
 from mloss.commands.options import (
     PROGRAM,
     add_computing,
     add_data,
     add_models,
     check_folder,
+    check_no_input,
+    file_size,
 )
-from mloss.commands.provenance import provenance
+from mloss.compare.heads import read_head
 from mloss.gap import Gap, gap
-from mloss.merging import METHODS, Merged, merge
+from mloss.merging import METHODS, mean_scores, merged_lazily
+from mloss.progress import progress_bar
 from mloss.report.numbers import percent, with_error
-from mloss.report.record import without_infinities
+from mloss.states import State
 
-# The options of methods that a command line can give, by their names there.
-_OPTIONS = ("density", "spread", "scale", "combine")
-RECORD = "mloss.json"
+# A source whose weights are this share of the base's size away seems to be none of it.
+_STRANGE = 0.5
 
 
 def add_to(commands: Any) -> None:
@@ -36,91 +49,169 @@ def add_to(commands: Any) -> None:
         help="merge the models and write a checkpoint",
         description="Merge fine-tuned models and write a directory that transformers "
         "loads. With --data the distance of the merge from the sources' ensemble is "
-        "measured too; some methods cannot do without it.",
+        "measured too; some methods cannot do without it. Tensors are read, merged and "
+        "written one at a time.",
         epilog=f"example: {PROGRAM} merge base tuned-1 tuned-2 --method m_ties "
         "--data texts.jsonl --out merged",
     )
     add_models(parser)
     parser.add_argument(
-        "--method", required=True, choices=list(METHODS), help="how to merge"
+        "--method",
+        required=True,
+        choices=sorted(METHODS),
+        metavar="NAME",
+        help=f"how to merge: {', '.join(sorted(METHODS))} (`{PROGRAM} methods` says "
+        "more)",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="what to write"
     )
     add_data(parser, required=False)
-    _add_method_options(parser)
+    parser.add_argument(
+        "--head",
+        type=Path,
+        action="append",
+        metavar="PATH",
+        help="the classifier of each SOURCE in their order, for methods that look at "
+        "classes: a safetensors file with weight [class, feature], and bias and scale "
+        "where it has them",
+    )
+    add_method_options(parser)
+    parser.add_argument(
+        "--max-shard-size",
+        type=file_size,
+        default="5GB",
+        metavar="SIZE",
+        help="most bytes in one file of weights, such as 500MB (default: %(default)s)",
+    )
     parser.add_argument(
         "--force",
         action="store_true",
-        help="replace DIR where it holds another checkpoint",
+        help="replace DIR where it holds another checkpoint, and discard what an "
+        "interrupted run left",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with what an interrupted run of the same merge left beside DIR; "
+        "what a method measures on samples is measured again",
     )
     add_computing(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Merge, measure, write and say where."""
-    chosen = _chosen(options)
+    """Merge and write tensor by tensor, measure, and say where."""
+    texts = texts_of_options(options)
+    own = parsed_options(options.method, texts)
+    _check_method_is_given_what_it_needs(options)
     check_folder(options.out)
     check_free(options.out, overwrite=options.force)
-    _check_no_input(options)
-    if METHODS[options.method].needs and not options.data:
-        raise ValueError(f"--data must be given: {options.method} looks at samples")
     family = Family.of(options)
-    samples = family.samples(options) if options.data else None
-    merged = _as_stored(_merged(family, samples, options.method, chosen), family.base)
-    distance = _distance(family, samples, merged, options)
-    record = without_infinities(_record(options, family, merged, distance))
-    text = json.dumps(record, indent=2, allow_nan=False)
-    save_checkpoint(
-        merged.state,
-        family.configured_base(),
-        options.out,
-        overwrite=options.force,
-        notes={RECORD: f"{text}\n"},
-    )
-    print(text if options.json else _summary(options, distance))
+    check_no_input(options.out, input_files(options, family, texts))
+    plan = merge_plan(options, family, texts)
+    discard = options.force and not options.resume
+    check_left_over(options.out, plan, resume=options.resume, discard=discard)
+    samples = _readable_samples(family, options)
+    sources, kinships = with_kinship(family.base, family.sources)
+    merged = _merged(replace(family, sources=sources), samples, options, own)
+    record: dict[str, Any] = {}
+    with _telling_how_to_resume(options.out), ExitStack() as bar:
+
+        def notes(written: Path) -> dict[str, str]:
+            bar.close()
+            with _telling_that_the_weights_stay():
+                distance = _distance(family, samples, written, options)
+            record.update(
+                merge_record(
+                    options,
+                    family,
+                    own=own,
+                    texts=texts,
+                    distance=distance,
+                    mloss=mean_scores(merged),
+                )
+            )
+            return merge_notes(record, distance, written)
+
+        save_checkpoint(
+            merged,
+            family.configured_base(),
+            options.out,
+            shard_size=options.max_shard_size,
+            overwrite=options.force,
+            notes=notes,
+            plan=plan,
+            resume=options.resume,
+            moved_on=bar.enter_context(_bar(options.method)),
+        )
+    _say_what_is_strange(kinships)
+    print(as_text(record) if options.json else _summary(options, record["gap"]), end="")
     if samples is not None:
         samples.report_skipped("merge")
 
 
-def _check_no_input(options: argparse.Namespace) -> None:
-    """Raise ValueError where a model lies in the directory that is to be replaced."""
-    out = options.out.resolve()
-    for name in (options.base, *options.sources):
-        path = Path(name).expanduser().resolve()
-        if path.exists() and out in (path, *path.parents):
-            raise ValueError(
-                f"--out {options.out} holds {name}: give another directory"
-            )
+def _check_method_is_given_what_it_needs(options: argparse.Namespace) -> None:
+    if options.head and not METHODS[options.method].reads_heads:
+        raise ValueError(f"{options.method} does not look at classes: give no --head")
+    if METHODS[options.method].needs & {"data", "task_data"} and not options.data:
+        raise ValueError(f"--data must be given: {options.method} looks at samples")
 
 
-def _as_stored(merged: Merged, base: Checkpoint) -> Merged:
-    """The merge in the base's dtypes, as it is written: that is what is measured."""
-    dtypes = {name: entry.dtype for name, entry in base.entries.items()}
-    rounded = {name: value.to(dtypes[name]) for name, value in merged.state.items()}
-    return replace(merged, state=rounded)
+def _bar(method: str) -> AbstractContextManager[Callable[[int, int], None]]:
+    """Tensors counted on a terminal, where no samples are counted at the same time."""
+    if METHODS[method].needs:
+        return nullcontext(lambda *_: None)
+    return progress_bar("merging")
+
+
+def _readable_samples(family: Family, options: argparse.Namespace) -> Samples | None:
+    """The samples, once a first batch of them is read and the models know its words."""
+    if not options.data:
+        return None
+    samples = family.samples(options)
+    first = min(samples.count, samples.batch)
+    for _ in samples.batches("reading samples", count=first):
+        pass
+    return samples
 
 
 def _merged(
-    family: Family, samples: Samples | None, method: str, chosen: dict[str, Any]
-) -> Merged:
-    data = None
-    if samples is not None and METHODS[method].needs:
-        # Merging is exact in the stored precision, whatever the gap is measured in.
-        data = replace(samples, dtype=None).batches("merging")
-    return merge(family.base, family.sources, method=method, data=data, **chosen)
+    family: Family,
+    samples: Samples | None,
+    options: argparse.Namespace,
+    own: Mapping[str, Any],
+) -> State:
+    """The merge, whose tensors are computed as they are written."""
+    needs = METHODS[options.method].needs
+    given: dict[str, Any] = dict(own)
+    if options.weights is not None:
+        given["weights"] = options.weights
+    if METHODS[options.method].draws:
+        given["generator"] = torch.Generator().manual_seed(options.seed)
+    if options.head:
+        given["heads"] = [read_head(path) for path in options.head]
+    # Merging is exact in the stored precision, whatever the gap is measured in.
+    if "task_data" in needs:
+        given["task_data"] = [
+            replace(each, dtype=None).batches("merging")
+            for each in family.task_samples(options)
+        ]
+    elif "data" in needs and samples is not None:
+        given["data"] = replace(samples, dtype=None).batches("merging")
+    return merged_lazily(family.base, family.sources, method=options.method, **given)
 
 
 def _distance(
     family: Family,
     samples: Samples | None,
-    merged: Merged,
+    written: Path,
     options: argparse.Namespace,
 ) -> Gap | None:
+    """The gap of the checkpoint as it is on disk."""
     if samples is None:
         return None
-    given = family.runnable_with(merged.state, options)
+    given = family.runnable_with(open_checkpoint(written), options)
     return gap(
         given.base,
         given.sources,
@@ -130,70 +221,60 @@ def _distance(
     )
 
 
-def _add_method_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--density",
-        type=float,
-        metavar="K",
-        help="fraction of a task vector that is kept (the paper's k)",
-    )
-    parser.add_argument(
-        "--spread",
-        type=float,
-        metavar="E",
-        help="by how much the keep rates of nodes differ (the paper's e)",
-    )
-    parser.add_argument(
-        "--scale", type=float, metavar="S", help="what the merged step is multiplied by"
-    )
-    parser.add_argument(
-        "--combine",
-        choices=("disjoint_mean", "weighted_sum"),
-        help="how entries that agree in sign are combined",
-    )
+@contextmanager
+def _telling_how_to_resume(out: Path) -> Iterator[None]:
+    """Say, where an interruption leaves something, how to go on with it."""
+    try:
+        yield
+    except OSError as error:
+        if not unfinished_place(out).exists():
+            raise
+        kept = f"{error.strerror or error}; what is written so far stays: go on with "
+        reason = f"{kept}--resume, or start again with --force"
+        raise OSError(error.errno, reason, error.filename) from error
+    except KeyboardInterrupt:
+        if unfinished_place(out).exists():
+            print(
+                f"{PROGRAM} merge: what is written so far stays in "
+                f"{unfinished_place(out)}: go on with --resume",
+                file=sys.stderr,
+            )
+        raise
 
 
-def _chosen(options: argparse.Namespace) -> dict[str, Any]:
-    """The method's options that were given. Raises ValueError for those it has not."""
-    known = METHODS[options.method].options
-    given = {name: getattr(options, name) for name in _OPTIONS}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    if unknown := sorted(set(chosen) - set(known)):
-        has = [f"--{name}" for name in _OPTIONS if name in known] or ["none"]
+@contextmanager
+def _telling_that_the_weights_stay() -> Iterator[None]:
+    """Say, where the merge is whole and cannot be measured, how to go on with it."""
+    try:
+        yield
+    except ValueError as error:
         raise ValueError(
-            f"{options.method} has no option --{unknown[0]}; of these it has "
-            f"{', '.join(has)}"
-        )
-    if options.weights is not None:
-        chosen["weights"] = options.weights
-    if METHODS[options.method].draws:
-        chosen["generator"] = torch.Generator().manual_seed(options.seed)
-    return chosen
+            f"{error}; the merged weights stay: go on with --resume, with other --data "
+            "or without"
+        ) from error
 
 
-def _record(
-    options: argparse.Namespace,
-    family: Family,
-    merged: Merged,
-    distance: Gap | None,
-) -> dict[str, Any]:
-    defaults = METHODS[merged.method].options
-    named = {k: v for k, v in merged.options.items() if k in defaults}
-    return {
-        "out": str(options.out),
-        "method": merged.method,
-        "options": defaults | named,
-        "gap": None if distance is None else asdict(distance),
-        "made_from": provenance(options, family),
-    }
+def _say_what_is_strange(kinships: Sequence[Kinship]) -> None:
+    for kinship in kinships:
+        if kinship.complete and kinship.same:
+            _note(f"{kinship.source} is equal to the base; it was merged all the same")
+        elif kinship.relative > _STRANGE:
+            _note(
+                f"{kinship.source} is {percent(kinship.relative)} of the base's size "
+                "away from the base: it does not seem to be fine-tuned from it"
+            )
 
 
-def _summary(options: argparse.Namespace, distance: Gap | None) -> str:
+def _note(line: str) -> None:
+    print(f"{PROGRAM} merge: {line}", file=sys.stderr)
+
+
+def _summary(options: argparse.Namespace, distance: Mapping[str, Any] | None) -> str:
     written = f"{options.out}: merged by {options.method}"
     if distance is None:
-        return written
+        return f"{written}\n"
+    mean = with_error(distance["mean"], distance["stderr"])
     return (
-        f"{written}; its outputs are {percent(distance.relative)} of the ensemble's "
-        f"size away from the ensemble's ({with_error(distance.mean, distance.stderr)} "
-        f"over {distance.samples} samples)"
+        f"{written}; its outputs are {percent(distance['relative'])} of the ensemble's "
+        f"size away from the ensemble's ({mean} over {distance['samples']} samples)\n"
     )

@@ -1,7 +1,9 @@
 """Options that the commands have in common."""
 
 import argparse
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -13,12 +15,17 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+# Every number of so many digits fits into 64 bits.
+_DIGITS = 18
 
 
 def whole(least: int) -> Callable[[str], int]:
-    """A parser of whole numbers from `least` on."""
+    """A parser of whole numbers from `least` on, of those that 64 bits hold."""
 
     def parse(text: str) -> int:
+        if len(text) > _DIGITS:
+            message = f"must have at most {_DIGITS} digits, got {text!r}"
+            raise argparse.ArgumentTypeError(message)
         if not text.isdecimal() or int(text) < least:
             message = f"must be a whole number >= {least}, got {text!r}"
             raise argparse.ArgumentTypeError(message)
@@ -28,6 +35,17 @@ def whole(least: int) -> Callable[[str], int]:
 
 
 count = whole(1)
+
+
+def file_size(text: str) -> int:
+    """Bytes from a text such as 5GB, 500MB or 2GiB."""
+    found = re.fullmatch(r"(\d+)\s*([kMGT]?)(i?)B?", text)
+    if not found or int(found[1]) < 1:
+        message = f"must be a size such as 5GB or 500MB, got {text!r}"
+        raise argparse.ArgumentTypeError(message)
+    number, prefix, binary = found.groups()
+    power = " kMGT".index(prefix or " ")
+    return int(int(number) * (1024 if binary else 1000) ** power)
 
 
 def add_models(parser: argparse.ArgumentParser, *, weighted: bool = True) -> None:
@@ -89,6 +107,12 @@ def add_data(parser: argparse.ArgumentParser, *, required: bool) -> None:
         metavar="DIR",
         help="whose tokenizer or image processor prepares them (default: BASE's)",
     )
+    parser.add_argument(
+        "--plain-images",
+        action="store_true",
+        help="only resize images, neither crop nor normalise them, as the authors of "
+        "M-Loss do",
+    )
 
 
 def add_computing(parser: argparse.ArgumentParser) -> None:
@@ -142,3 +166,19 @@ def check_folder(out: Path | None) -> None:
     there = next(each for each in (out, *out.absolute().parents) if each.exists())
     if not there.is_dir():
         raise ValueError(f"--out {out}: {there} is a file: give a directory")
+
+
+def check_no_input(out: Path, paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Raise ValueError where an input lies in the directory that is to be replaced.
+
+    It lies there by its own name or as what a link leads to. What does not exist, such
+    as a model of the hub, lies nowhere.
+    """
+    whole_out = out.resolve()
+    for name in paths:
+        path = Path(name).expanduser()
+        own = path.parent.resolve() / path.name
+        if path.exists() and any(
+            place.is_relative_to(whole_out) for place in (own, path.resolve())
+        ):
+            raise ValueError(f"--out {out} holds {name}: give another directory")

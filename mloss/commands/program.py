@@ -4,10 +4,22 @@ import sys
 from collections.abc import Sequence
 
 from figures.command_line import CommandParser
-from mloss.commands import merge_command, rank_command, score_command
+from mloss.commands import (
+    compare_command,
+    merge_command,
+    methods_command,
+    rank_command,
+    score_command,
+)
 from mloss.commands.options import PROGRAM
 
-_COMMANDS = (score_command, merge_command, rank_command)
+_COMMANDS = (
+    score_command,
+    merge_command,
+    methods_command,
+    compare_command,
+    rank_command,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

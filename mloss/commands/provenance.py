@@ -1,6 +1,7 @@
 """What a result was made from."""
 
 import argparse
+from collections.abc import Collection
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
@@ -11,12 +12,18 @@ _ELSEWHERE = ("command", "base", "sources", "weights", "data", "out", "json", "r
 _LIBRARIES = ("mloss", "torch", "transformers", "numpy", "scipy")
 
 
-def provenance(options: argparse.Namespace, family: Family) -> dict[str, object]:
-    """Models, data, every other option and versions, as values that JSON has."""
+def provenance(
+    options: argparse.Namespace, family: Family, *, unused: Collection[str] = ()
+) -> dict[str, object]:
+    """Models, data, every other option and versions, as values that JSON has.
+
+    Options that are `unused`, such as those of samples where there are none, are left
+    out.
+    """
     others = {
         name.replace("_", "-"): _plain(value)
         for name, value in vars(options).items()
-        if name not in _ELSEWHERE
+        if name not in (*_ELSEWHERE, *unused)
     }
     return {
         "command": options.command,
@@ -26,7 +33,7 @@ def provenance(options: argparse.Namespace, family: Family) -> dict[str, object]
         "data": [str(path) for path in options.data or ()],
         "options": others,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {name: _version(name) for name in _LIBRARIES},
+        "versions": {name: version_of(name) for name in _LIBRARIES},
     }
 
 
@@ -35,7 +42,8 @@ def _plain(value: object) -> object:
     return value if known else str(value)
 
 
-def _version(library: str) -> str:
+def version_of(library: str) -> str:
+    """The version of a library, or that it is not installed."""
     try:
         return version(library)
     except PackageNotFoundError:

@@ -26,7 +26,8 @@ from mloss.progress import progress_bar
 from mloss.report.columns import columns, page
 from mloss.report.numbers import short, with_error
 from mloss.report.record import without_infinities
-from mloss.report.whole_file import write_whole
+from mloss.report.short_names import short_names
+from mloss.whole_file import write_whole
 
 
 def add_to(commands: Any) -> None:
@@ -146,7 +147,7 @@ def _show(found: Sequence[Found], names: Sequence[str], *, samples: int) -> None
         "samples. A small gap says that averaging loses little, not that the models "
         "are good."
     )
-    shown = _shortened(names)
+    shown = short_names(names)
     for one in found:
         looked = "all tried" if one.ranking.exhaustive else "not all tried"
         title = f"Best of {one.ranking.tried} subsets of {one.size} ({looked})"
@@ -168,9 +169,3 @@ def _table(found: Found, names: Sequence[str]) -> Table:
 
 def _weights(weights: Sequence[float]) -> str:
     return ", ".join(f"{weight:.3f}" for weight in weights)
-
-
-def _shortened(names: Sequence[str]) -> list[str]:
-    """Last parts of paths, where those tell the models apart."""
-    last = [Path(name).name for name in names]
-    return last if len(set(last)) == len(names) else list(names)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from mloss.beyond import attention_mloss, norm_mloss, stream_gap
 from mloss.commands.family import Family, Samples
 from mloss.commands.foretell import foretell_only
+from mloss.commands.kept_rates import RATES, node_rates, write_rates
 from mloss.commands.options import (
     PROGRAM,
     add_computing,
@@ -24,16 +25,17 @@ from mloss.commands.provenance import provenance
 from mloss.curvature import explain_gap, in_words
 from mloss.gap import Gap, gap
 from mloss.given_models import Runnable
+from mloss.merging.pruning.keep_rates import check_rates
 from mloss.report import as_json, show, write_heat_map, write_nodes, write_report
 from mloss.report.beyond import Beyond
 from mloss.report.columns import page
 from mloss.report.numbers import finite, percent
 from mloss.report.record import Provenance
 from mloss.report.sampling import relative_error
-from mloss.report.whole_file import write_whole
 from mloss.score import Score, score
 from mloss.states import state_of
 from mloss.streaming import AveragedState
+from mloss.whole_file import write_whole
 
 Measured = TypeVar("Measured")
 # Options that say nothing without samples.
@@ -69,6 +71,14 @@ def add_to(commands: Any) -> None:
         "it, or of the base (default: %(default)s)",
     )
     parser.add_argument(
+        "--together",
+        type=count,
+        default=128,
+        metavar="N",
+        help="samples whose hidden states are held while every parameter is read once "
+        "(default: %(default)s); fewer where long texts need too much memory",
+    )
+    parser.add_argument(
         "--explain",
         type=count,
         nargs="?",
@@ -93,7 +103,22 @@ def add_to(commands: Any) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="write report.html, score.json, nodes.parquet and the heat map there",
+        help="write report.html, score.json, nodes.parquet, the heat map and the "
+        f"keep rates of nodes ({RATES}) there",
+    )
+    parser.add_argument(
+        "--density",
+        type=float,
+        default=0.2,
+        metavar="K",
+        help="keep rate of the node with the least M-Loss (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--spread",
+        type=float,
+        default=0.1,
+        metavar="E",
+        help="by how much less the one with the most keeps (default: %(default)s)",
     )
     add_computing(parser)
     parser.set_defaults(run=run)
@@ -102,6 +127,7 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Score, print and write."""
     check_folder(options.out)
+    check_rates(options.density, spread=options.spread)
     _check_needs(options)
     family = Family.of(options)
     if not options.data:
@@ -128,6 +154,10 @@ def run(options: argparse.Namespace) -> None:
     text = json.dumps(record, indent=2, allow_nan=False)
     if options.out:
         _write(options.out, scored, text, provenance=origin, **found)
+        rates = node_rates(
+            scored, given, density=options.density, spread=options.spread
+        )
+        write_rates(rates, options.out)
     if options.json:
         print(text)
     else:
@@ -179,6 +209,7 @@ def _scored(
         inputs=options.inputs,
         until=options.until,
         at_least=options.samples,
+        together=options.together,
     )
 
 

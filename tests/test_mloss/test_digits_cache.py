@@ -28,12 +28,12 @@ def source(tmp_path, cache):  # noqa: ARG001  # no test writes to the user's own
 
 
 class Computation:
-    def __init__(self):
-        self.runs = 0
+    def __init__(self, tensors=TENSORS):
+        self.runs, self.tensors = 0, tensors
 
     def __call__(self):
         self.runs += 1
-        return dict(TENSORS)
+        return dict(self.tensors)
 
 
 def test_a_second_call_reads_the_first(cache, source):
@@ -43,6 +43,28 @@ def test_a_second_call_reads_the_first(cache, source):
         assert_close(found, TENSORS, rtol=0, atol=0)
     assert compute.runs == 1
     assert len(list(cache.iterdir())) == 1
+
+
+def test_every_dtype_is_kept(cache, source):
+    tensors = {"rows": torch.ones(2, 3, dtype=torch.bfloat16), "one": torch.tensor(0.5)}
+    compute = Computation(tensors)
+    for _ in range(2):
+        found = cached("n", compute, config={}, sources=[source])
+        assert_close(found, tensors, rtol=0, atol=0)
+    assert compute.runs == 1
+    assert cache.exists()
+
+
+def test_where_nothing_can_be_written_it_is_computed_each_time(
+    source, tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("no directory")
+    monkeypatch.setenv("MLOSS_CACHE", str(tmp_path / "file" / "cache"))
+    compute = Computation()
+    for _ in range(2):
+        found = cached("n", compute, config={}, sources=[source])
+        assert_close(found, TENSORS, rtol=0, atol=0)
+    assert compute.runs == 2
 
 
 def test_another_configuration_is_another_result(cache, source):

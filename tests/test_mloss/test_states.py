@@ -25,17 +25,22 @@ def test_modules_and_state_dicts_are_the_same_to_it():
     assert not any(value.requires_grad for value in base.values())
 
 
+DIFFERENT = [
+    ({"bias": torch.zeros(3)}, r"'bias' has shape .*\[3\].* in source 1"),
+    ({"bias": torch.zeros(2).double()}, "'bias' has dtype .*64 in source 1"),
+    ({"bias": torch.zeros(2, device="meta")}, "'bias' has device meta"),
+    ({"bias": torch.tensor([0.0, math.nan])}, "'bias' of source 1 .*not finite"),
+    ({"bias": torch.tensor([0.0, math.inf])}, "'bias' of source 1 .*not finite"),
+    ({"steps": torch.tensor(8)}, "'steps' .*differs between source 1"),
+]
+
+
 @pytest.mark.parametrize(
     ("source", "complaint"),
     [
         ({"weight": torch.ones(2, 3)}, "source 1 has no 'bias'"),
         (state(extra=torch.ones(1)), "source 1 has 'extra'"),
-        (state(bias=torch.zeros(3)), r"'bias' has shape .*\[3\].* in source 1"),
-        (state(bias=torch.zeros(2).double()), "'bias' has dtype .*64 in source 1"),
-        (state(bias=torch.zeros(2, device="meta")), "'bias' has device meta"),
-        (state(bias=torch.tensor([0.0, math.nan])), "'bias' of source 1 .*not finite"),
-        (state(bias=torch.tensor([0.0, math.inf])), "'bias' of source 1 .*not finite"),
-        (state(steps=torch.tensor(8)), "'steps' .*differs between source 1"),
+        *((state(**change), complaint) for change, complaint in DIFFERENT),
     ],
 )
 def test_a_source_that_does_not_match_is_named(source, complaint):
@@ -65,13 +70,36 @@ class OnDisk(Mapping):
         return len(self.entries)
 
 
-def test_what_is_on_disk_is_read_once_and_stays_there():
+def test_what_is_on_disk_is_read_when_it_is_asked_for():
     base, source = OnDisk(state()), OnDisk(state())
-    start, (other,) = matched(base, [source])
-    assert source.reads == list(source)
-    assert not isinstance(start, dict)
+    _, (other,) = matched(base, [source])
+    assert base.reads == source.reads == []
     assert torch.equal(other["weight"], torch.ones(2, 3))
-    assert source.reads == [*source, "weight"]
+    assert torch.equal(other["weight"], torch.ones(2, 3))
+    assert source.reads == ["weight", "weight"]
+    assert base.reads == ["weight"]
+
+
+@pytest.mark.parametrize(("change", "complaint"), DIFFERENT)
+def test_what_is_on_disk_is_looked_at_as_it_is_read(change, complaint):
+    base, good, bad = OnDisk(state()), OnDisk(state()), OnDisk(state(**change))
+    _, (first, second) = matched(base, [good, bad])
+    assert torch.equal(first["bias"], torch.zeros(2))
+    with pytest.raises(ValueError, match=complaint):
+        dict(second)
+
+
+def test_names_on_disk_are_compared_at_once():
+    with pytest.raises(ValueError, match="source 0 has no 'bias'"):
+        matched(OnDisk(state()), [OnDisk({"weight": torch.ones(2, 3)})])
+
+
+def test_what_is_on_disk_says_where():
+    bad = OnDisk(state(bias=torch.tensor([0.0, math.nan])))
+    bad.source = "models/one"
+    _, (source,) = matched(OnDisk(state()), [bad])
+    with pytest.raises(ValueError, match=r"'bias' of models/one .*not finite"):
+        source["bias"]
 
 
 def test_a_lazy_entry_that_is_no_tensor():

@@ -1,5 +1,6 @@
 import copy
 import json
+import sys
 from importlib.metadata import entry_points
 
 import numpy as np
@@ -7,13 +8,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
-from checkpoint_models import small_clip
+from checkpoint_models import small_bert, small_clip
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from mloss import score
 from mloss.calibration import open_calibration
 from mloss.commands import main
+from mloss.commands.kept_rates import RATES
+from mloss.merging.pruning.keep_rates import keep_rates
+from mloss.merging.pruning.node_rates import NodeRates
 
 
 def models(family, *names):
@@ -53,10 +57,46 @@ def test_everything_is_written(family, tmp_path, capsys):
     assert sorted(path.name for path in out.iterdir()) == [
         "heat_map.png",
         "heat_map.svg",
+        "keep_rates.safetensors",
         "nodes.parquet",
         "report.html",
         "score.json",
     ]
+
+
+def test_keep_rates_of_the_nodes_are_written(family, tmp_path):
+    rates = ["--density", "0.6", "--spread", "0.5"]
+    assert main(with_texts(family, "--out", str(tmp_path), *rates)) == 0
+    written = NodeRates.load(tmp_path / RATES)
+    stored = load_file(family / "base" / "model.safetensors")
+    base, *sources = models(family, "one", "two")
+    data = open_calibration(family / "texts.jsonl", checkpoint=family / "base")
+    for site in score(base, sources, data.batches(16)).sites:
+        expected = keep_rates(site.node, density=0.6, spread=0.5)
+        assert torch.equal(written.rates[site.layer_name], expected)
+        for key in written.layers[site.layer_name]:
+            assert len(stored[key]) == len(expected)
+    assert written.layers["pooler.dense"] == (
+        "pooler.dense.weight",
+        "pooler.dense.bias",
+    )
+
+
+def test_rates_go_by_the_names_on_disk(clips, tmp_path):
+    data = ["--data", str(clips / "images"), "--out", str(tmp_path / "out")]
+    assert main(["score", *models(clips, "one"), *data]) == 0
+    stored = load_file(clips / "base" / "model.safetensors")
+    for layer, keys in NodeRates.load(tmp_path / "out" / RATES).layers.items():
+        assert [key.removeprefix(layer) for key in keys] == [".weight", ".bias"]
+        assert set(keys) <= set(stored)
+
+
+def test_what_runs_together_changes_no_score(family, capsys):
+    def layers(*options):
+        assert main(with_texts(family, "--json", "--batch", "4", *options)) == 0
+        return [r["mloss"] for r in json.loads(capsys.readouterr().out)["layers"]]
+
+    assert layers("--together", "4") == pytest.approx(layers(), rel=1e-12)
 
 
 def test_more_samples_until_the_error_is_small(family, capsys):
@@ -76,6 +116,7 @@ def test_without_data_the_weights_foretell(family, capsys):
     assert main([*arguments, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert all(row["mean_node_mloss"] > 0 for row in record["layers"][:2])
+    assert record["made_from"]["options"] == {"quick-gelu": None, "worst": 10}
     assert main(arguments) == 0
     assert "Give --data to measure" in capsys.readouterr().out
 
@@ -204,6 +245,8 @@ def test_nothing_in_a_pickle_is_run(family, tmp_path, capsys):
         (["--weights", "a"], "must be numbers with commas between"),
         (["--device", "nowhere"], "'nowhere' is not here"),
         (["--data", "images/"], "does not exist"),
+        (["--density", "2"], "density must be a fraction"),
+        (["--spread", "0.3"], "spread must be in [0, density]"),
     ],
 )
 def test_bad_options_are_one_line(family, capsys, options, message):
@@ -221,6 +264,38 @@ def test_images_are_not_for_a_model_of_texts(family, clips, capsys):
     arguments = ["score", *models(family, "one"), "--data", str(clips / "images")]
     assert main([*arguments, "--processor", str(clips / "base")]) == 2
     assert "the model of" in capsys.readouterr().err
+
+
+def test_a_tokenizer_with_more_words_than_the_model(family, tmp_path, capsys):
+    small_bert(vocab_size=10).save_pretrained(tmp_path)
+    data = ["--data", str(family / "texts.jsonl"), "--processor", str(family / "base")]
+    assert main(["score", str(tmp_path), str(tmp_path), *data]) == 2
+    error = capsys.readouterr().err
+    assert "the model knows 10 words" in error
+    assert error.count("\n") == 1
+
+
+def test_a_decoder_that_needs_inputs_of_its_own(family, tmp_path, capsys):
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2}
+    t5 = transformers.T5Model(transformers.T5Config(vocab_size=50, **sizes))
+    t5.save_pretrained(tmp_path)
+    data = ["--data", str(family / "texts.jsonl"), "--processor", str(family / "base")]
+    assert main(["score", str(tmp_path), str(tmp_path), *data]) == 2
+    error = capsys.readouterr().err
+    assert "an encoder with a decoder, which needs inputs of its own" in error
+    assert error.count("\n") == 1
+
+
+def test_an_interrupt_while_libraries_are_read(monkeypatch, capsys):
+    class Interrupting:
+        def find_spec(self, name, *_):
+            if name == "mloss.commands.program":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "mloss.commands.program", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    assert main(["score"]) == 130
+    assert capsys.readouterr().err == "mloss: interrupted\n"
 
 
 @pytest.mark.parametrize("command", [[], ["score"], ["merge"], ["rank"]])
