@@ -14,6 +14,7 @@ from torch.linalg import vector_norm
 from mloss.batches import Batch
 from mloss.curvature.groups import parameter_groups
 from mloss.merging.from_samples.ridge import Sums
+from mloss.merging.from_samples.tied import first_names
 from mloss.merging.task_vectors import moved, moved_by_entry
 from mloss.outputs import check_finite, flat_output
 from mloss.states import State
@@ -53,9 +54,7 @@ class Parts:
             for group in parameter_groups(model, sites=())
             for key in group.keys
         }
-        first: dict[int, str] = {}
-        for key, value in model.named_parameters(remove_duplicate=False):
-            named[key] = named[first.setdefault(id(value), key)]
+        named |= {key: named[first] for key, first in first_names(model).items()}
         order = {
             name: index for index, name in enumerate(dict.fromkeys(named.values()))
         }

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
+from mloss.averaging import averaged
 from mloss.batches import Data
 from mloss.inference import check_fits, evaluating
 from mloss.merging.chance import chance_by_entry
@@ -16,7 +17,7 @@ from mloss.merging.from_samples.tied import first_names
 from mloss.merging.registry import merging_method
 from mloss.one_thread import one_thread
 from mloss.states import State, matched
-from mloss.weights import Weights, merging_weights, weighted_sum
+from mloss.weights import Weights, merging_weights
 
 
 @merging_method(
@@ -82,8 +83,7 @@ def fisher(
     def merged(key: str) -> Tensor:
         if key in mean.values:
             return mean.values[key].to(start[key].dtype)
-        terms = (state[key].double() for state in states)
-        return weighted_sum(w, terms).to(start[key].dtype)
+        return averaged(w, [state[key] for state in states], like=start[key])
 
     return Entrywise(start, merged)
 

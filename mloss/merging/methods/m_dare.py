@@ -1,13 +1,13 @@
 """M-DARE: DARE with keep rates ranked by node M-Loss."""
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from mloss.batches import Data
-from mloss.merging.pruning.drop import Chance
+from mloss.merging.pruning.drop import Chance, dropped_step
 from mloss.merging.pruning.elect import Combine, combine_elected
 from mloss.merging.pruning.guided import Reading, guided
 from mloss.merging.registry import METHODS, merging_method
@@ -50,15 +50,7 @@ def m_dare(
     start, states = matched(base, sources)
     w = merging_weights(weights, q=len(states))
     chance = Chance(generator, q=len(states))
-
-    def step(
-        layer: str,
-        rows: Float[Tensor, "q node entry"],
-        rates: Float[Tensor, " node"],
-    ) -> Float[Tensor, "node entry"]:
-        kept = chance.of(layer)(rows, rates[:, None].to(rows))
-        return combine_elected(kept, w, combine=combine)
-
+    elected = partial(combine_elected, weights=w, combine=combine)
     rest = METHODS["dare"].lazily(
         start,
         states,
@@ -77,7 +69,7 @@ def m_dare(
         density=density,
         spread=spread,
         rest=rest,
-        step=step,
+        step=dropped_step(chance, combine=elected),
         reading=Reading(layers=layers, tokens=tokens),
         scale=scale,
     )

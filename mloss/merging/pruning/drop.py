@@ -9,6 +9,7 @@ from torch import Tensor
 from mloss.merging.chance import chance_by_entry
 from mloss.merging.pruning.given_rates import by_node
 from mloss.merging.pruning.node_rates import NodeRates
+from mloss.merging.pruning.row_wise import RowStep
 from mloss.merging.task_vectors import PieceStep, moved_by_tiles
 from mloss.states import State, mergeable
 
@@ -71,13 +72,20 @@ def dropped_and_combined(
         drop = chance.of(key)
         return lambda vectors, _: combine(drop(vectors, density))
 
-    def of_rows(
-        layer: str, rows: Float[Tensor, "q node entry"], keep: Float[Tensor, " node"]
-    ) -> Float[Tensor, "node entry"]:
-        return combine(chance.of(layer)(rows, keep[:, None].to(rows)))
-
     rest = moved_by_tiles(base, sources, combine=step, scale=scale)
+    of_rows = dropped_step(chance, combine=combine)
     return by_node(base, sources, rest=rest, rates=rates, step=of_rows, scale=scale)
+
+
+def dropped_step(chance: Chance, *, combine: Combination) -> RowStep:
+    """Keep each row's entries with its rate, rescale and combine them."""
+
+    def step(
+        name: str, rows: Float[Tensor, "q node entry"], rates: Float[Tensor, " node"]
+    ) -> Float[Tensor, "node entry"]:
+        return combine(chance.of(name)(rows, rates[:, None].to(rows)))
+
+    return step
 
 
 def dropped_sources(
